@@ -1,0 +1,137 @@
+"""One network, completely described as data: a wiring and an operator for each of its slots. JSON, never code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    SerializeAsAny,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from torch import nn
+
+from hwnas.errors import HwnasError
+from hwnas.files import write_text
+from hwnas.networks import Wiring, parse_wiring
+from hwnas.operators import LayerFactory, OperatorSpec, build_operator
+
+SCHEMA_VERSION = 1
+
+
+class Architecture(BaseModel):
+    """A point of a search space, or a network made by hand.
+
+    Attributes:
+        schema_version: version of this format.
+        name: for people; two architectures that differ in it alone are the same network.
+        wiring: how the operators are connected.
+        operators: slot name to operator, in the order of the wiring's slots.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    name: str = "unnamed"
+    wiring: Annotated[SerializeAsAny[Wiring], BeforeValidator(parse_wiring)]
+    operators: dict[str, OperatorSpec]
+
+    @field_validator("schema_version", mode="after")
+    @classmethod
+    def _known_schema(cls, value: int) -> int:
+        if not 1 <= value <= SCHEMA_VERSION:
+            raise ValueError(f"version {value} is not known to this hwnas (it reads up to {SCHEMA_VERSION}); upgrade hwnas")
+        return value
+
+    @model_validator(mode="after")
+    def _operators_fit_the_slots(self) -> Architecture:
+        slots = self.wiring.slots
+        names = [slot.name for slot in slots]
+        if missing := [name for name in names if name not in self.operators]:
+            raise ValueError(f"operators: {len(missing)} of {len(names)} layers are missing: {', '.join(missing)}")
+        if unknown := [name for name in self.operators if name not in names]:
+            raise ValueError(f"operators: the wiring has no layer {', '.join(unknown)}; it has {', '.join(names)}")
+        for slot in slots:
+            for field in ("in_channels", "out_channels"):
+                found, wanted = getattr(self.operators[slot.name], field), getattr(slot, field)
+                if found != wanted:
+                    raise ValueError(f"operators.{slot.name}.{field} is {found}; the wiring needs {wanted}")
+        return self
+
+    @property
+    def scale(self) -> int:
+        """Enlargement, 2..4."""
+        return self.wiring.scale
+
+    @property
+    def is_quantised(self) -> bool:
+        return any(spec.is_quantised for spec in self.operators.values())
+
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hex digits of a hash of all that matters; the name does not."""
+        content = self.model_dump(mode="json", exclude={"name"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+    def with_bits(self, bits: int) -> Architecture:
+        """The same network with every layer at ``bits``."""
+        operators = {name: spec.with_bits(bits) for name, spec in self.operators.items()}
+        return self.model_copy(update={"operators": operators, "name": f"{self.name}-{bits}bit"})
+
+    def build(self, layers: LayerFactory) -> nn.Module:
+        """The network of these operators, made of the given layers."""
+        return self.wiring.build(lambda slot: build_operator(self.operators[slot.name], layers))
+
+    def save(self, path: Path) -> None:
+        """Write the architecture as JSON, atomically."""
+        write_text(path, self.model_dump_json(indent=2) + "\n")
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first problem of a validation error as ``field: message``."""
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message
+
+
+def parse_architecture(text: str | bytes, source: str) -> Architecture:
+    """An architecture from its JSON.
+
+    Args:
+        text: the JSON.
+        source: where it came from, for the message.
+
+    Raises:
+        HwnasError: naming the source and the field that is wrong.
+    """
+    try:
+        data: Any = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise HwnasError(f"{source} is not JSON ({error}); expected an architecture written by hwnas") from error
+    # A newer file may differ in anything: say that first, before its fields are held against today's.
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise HwnasError(
+            f"{source}: schema_version: version {version} is newer than this hwnas reads ({SCHEMA_VERSION}); upgrade hwnas"
+        )
+    try:
+        return Architecture.model_validate(data)
+    except ValidationError as error:
+        raise HwnasError(f"{source}: {first_problem(error)}") from error
+
+
+def load_architecture(path: Path) -> Architecture:
+    """Read an architecture file; errors as `parse_architecture`, and if the file cannot be read."""
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise HwnasError(f"cannot read {path}: {error.strerror}") from error
+    return parse_architecture(text, str(path))

@@ -1,0 +1,85 @@
+"""AdaDM as QuantNAS modifies it: batch norm in a residual branch, with the deviation it removes put back.
+
+Source: Liu et al., "AdaDM: Enabling normalization for image super-resolution" (2021); QuantNAS, section 3.1, figure 4.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+STD_MOMENTUM = 0.1
+EPSILON = 1e-10
+
+
+class AdaDM(nn.Module):
+    """``x + (w * std(x) + b) * branch(BN(x))``; w starts at 1.5, b at 0.
+
+    ``std`` is taken over the channels, height and width of each sample, as published. That makes the output of a tile
+    depend on the tile, and puts a reduction into the deployed graph. A *frozen* AdaDM uses the mean of the training
+    images instead (and its batch norm stays in evaluation mode), so that it is an affine map.
+
+    Args:
+        channels: channels of ``x``.
+        branch: module mapping [B, channels, H, W] to the same shape.
+    """
+
+    running_std: Tensor
+
+    def __init__(self, channels: int, branch: nn.Module) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels)
+        self.branch = branch
+        self.w = nn.Parameter(torch.tensor(1.5))
+        self.b = nn.Parameter(torch.tensor(0.0))
+        self.register_buffer("running_std", torch.tensor(1.0))
+        self.frozen = False
+
+    def train(self, mode: bool = True) -> AdaDM:
+        super().train(mode)
+        if self.frozen:
+            self.norm.eval()
+        return self
+
+    def _std(self, x: Tensor) -> Tensor:
+        if self.frozen:
+            return self.running_std
+        # The gradient of a plain std is 0/0 on a flat crop.
+        std = (x.var(dim=(1, 2, 3), keepdim=True, correction=0) + EPSILON).sqrt()
+        if self.training:
+            with torch.no_grad():
+                self.running_std.lerp_(std.mean().to(self.running_std.dtype), STD_MOMENTUM)
+        return std
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + (self.w * self._std(x) + self.b) * self.branch(self.norm(x))
+
+
+class Add(nn.Module):
+    """The plain residual: ``x + branch(x)``."""
+
+    def __init__(self, branch: nn.Module) -> None:
+        super().__init__()
+        self.branch = branch
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.branch(x)
+        return out
+
+
+def residual(channels: int, branch: nn.Module, adadm: bool) -> nn.Module:
+    """``x (+) branch(x)`` in the notation of QuantNAS: AdaDM or a plain add."""
+    return AdaDM(channels, branch) if adadm else Add(branch)
+
+
+def freeze_normalisation(network: nn.Module) -> None:
+    """From now on every AdaDM uses its running statistics, in training as in evaluation."""
+    for module in network.modules():
+        if isinstance(module, AdaDM):
+            module.frozen = True
+            module.train(module.training)
+
+
+def is_data_dependent(network: nn.Module) -> bool:
+    """Whether an output pixel depends on the whole image, so that tiles would differ from it."""
+    return any(isinstance(module, AdaDM) and not module.frozen for module in network.modules())

@@ -1,0 +1,102 @@
+"""Hand-made networks that the papers compare with, wired so that their layers can be quantised and costed alike."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hwnas.networks.adadm import Add
+from hwnas.networks.bicubic import AddBicubic
+from hwnas.networks.wiring import WIRINGS, MakeOperator, Slot, Wiring
+
+
+@WIRINGS.register("espcn")
+class ESPCNWiring(Wiring):
+    """ESPCN (Shi et al., 2016): two convolutions, one to the sub-pixels, and a pixel shuffle.
+
+    Attributes:
+        channels: widths of the two hidden maps.
+        bicubic: add the bicubic enlargement of the input to the output (not in the paper).
+    """
+
+    kind: Literal["espcn"] = "espcn"
+    channels: tuple[int, int] = (64, 32)
+    bicubic: bool = False
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        first, second = self.channels
+        return (
+            Slot("conv.0", 3, first),
+            Slot("conv.1", first, second),
+            Slot("conv.2", second, 3 * self.scale**2),
+        )
+
+    def build(self, make: MakeOperator) -> nn.Module:
+        network = nn.Sequential(*(make(slot) for slot in self.slots), nn.PixelShuffle(self.scale))
+        return AddBicubic(network, self.scale) if self.bicubic else network
+
+
+class _SRResNet(nn.Module):
+    def __init__(self, head: nn.Module, blocks: nn.Module, upsample: nn.Module, hr: nn.Module, tail: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+        self.blocks = blocks
+        self.upsample = upsample
+        self.hr = hr
+        self.tail = tail
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.tail(self.hr(self.upsample(self.blocks(functional.relu(self.head(x))))))
+        return out
+
+
+@WIRINGS.register("srresnet")
+class SRResNetWiring(Wiring):
+    """SRResNet (Ledig et al., 2017) as quoted by AGD, TrilevelNAS and QuantNAS: no batch norm, no long skip, ReLU.
+
+    A 3x3 head, ``blocks`` residual blocks of two convolutions, a x2 shuffle for each factor of two (one x3 shuffle at
+    scale 3), one convolution at high resolution and the tail.
+
+    Attributes:
+        channels: width of the network.
+        blocks: number of residual blocks.
+        bicubic: add the bicubic enlargement of the input to the output.
+    """
+
+    kind: Literal["srresnet"] = "srresnet"
+    channels: int = Field(default=64, gt=0)
+    blocks: int = Field(default=16, gt=0)
+    bicubic: bool = False
+
+    @property
+    def _factors(self) -> tuple[int, ...]:
+        return {2: (2,), 3: (3,), 4: (2, 2)}[self.scale]
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        c = self.channels
+        blocks = [Slot(f"block.{i}.{j}", c, c) for i in range(self.blocks) for j in range(2)]
+        ups, resolution = [], 1
+        for i, factor in enumerate(self._factors):
+            ups.append(Slot(f"upsample.{i}", c, c * factor**2, resolution))
+            resolution *= factor
+        ends = [Slot("hr", c, c, resolution), Slot("tail", c, 3, resolution)]
+        return (Slot("head", 3, c), *blocks, *ups, *ends)
+
+    def build(self, make: MakeOperator) -> nn.Module:
+        slots = {slot.name: slot for slot in self.slots}
+        blocks = nn.Sequential(
+            *(
+                Add(nn.Sequential(make(slots[f"block.{i}.0"]), make(slots[f"block.{i}.1"])))
+                for i in range(self.blocks)
+            )
+        )
+        ups = [
+            nn.Sequential(make(slots[f"upsample.{i}"]), nn.PixelShuffle(factor)) for i, factor in enumerate(self._factors)
+        ]
+        network = _SRResNet(make(slots["head"]), blocks, nn.Sequential(*ups), make(slots["hr"]), make(slots["tail"]))
+        return AddBicubic(network, self.scale) if self.bicubic else network

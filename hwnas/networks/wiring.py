@@ -1,0 +1,74 @@
+"""How operators are wired into a network: the fixed part of a search space.
+
+A wiring names the slots that operators go into and puts modules into them. It does not know what the modules are, so
+the same wiring makes the derived network (one operator in each slot), the supernet (all candidates in each slot) and
+the skeleton whose own parameters are counted.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from hwnas.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A place for one operator.
+
+    Attributes:
+        name: layer name, unique in the wiring: ``body.0``.
+        in_channels: channels the operator there must read.
+        out_channels: channels it must write.
+        resolution: side of its maps as a multiple of the low-resolution input's.
+        count: how many times the operator is built, each with weights of its own (cells that repeat).
+    """
+
+    name: str
+    in_channels: int
+    out_channels: int
+    resolution: int = 1
+    count: int = 1
+
+
+MakeOperator = Callable[[Slot], "nn.Module"]
+
+
+class Wiring(BaseModel, ABC):
+    """Base of all wirings; a subclass adds its options as fields and is registered under its ``kind``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str
+    scale: Literal[2, 3, 4] = 4
+
+    @property
+    @abstractmethod
+    def slots(self) -> tuple[Slot, ...]:
+        """The slots in the order of computation."""
+
+    @abstractmethod
+    def build(self, make: MakeOperator) -> nn.Module:
+        """The network, [B, 3, H, W] in [0, 1] to [B, 3, scale*H, scale*W]; calls ``make`` ``slot.count`` times a slot."""
+
+
+WIRINGS: Registry[type[Wiring]] = Registry("wiring", "hwnas.wirings")
+
+
+def parse_wiring(value: Any) -> Wiring:
+    """A wiring from its JSON object; the class is the one registered under ``kind``."""
+    if isinstance(value, Wiring):
+        return value
+    if not isinstance(value, dict) or "kind" not in value:
+        raise ValueError("wiring needs a 'kind'")
+    if value["kind"] not in WIRINGS:
+        raise ValueError(f"wiring kind {value['kind']!r} is unknown; there are: {', '.join(sorted(WIRINGS))}")
+    return WIRINGS[value["kind"]].model_validate(value)

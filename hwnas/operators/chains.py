@@ -1,0 +1,81 @@
+"""The operators of QuantNAS (appendix D): one to three convolutions in a row, each preceded by its activation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from hwnas.operators.spec import LayerFactory, OperatorSpec, register_operator
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One convolution of a chain."""
+
+    in_channels: int
+    out_channels: int
+    kernel: tuple[int, int]
+    groups: int = 1
+
+
+class ConvChain(nn.Module):
+    """Convolutions in a row, each preceded by its activation; nothing follows the last.
+
+    A class of its own, rather than ``nn.Sequential``, because a supernet merges what it knows to be convolutions.
+    """
+
+    def __init__(self, spec: OperatorSpec, layers: LayerFactory, links: Sequence[Link]) -> None:
+        super().__init__()
+        self.activations = nn.ModuleList(layers.activation(spec) for _ in links)
+        self.convolutions = nn.ModuleList(
+            layers.convolution(spec, link.in_channels, link.out_channels, link.kernel, link.groups) for link in links
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        for activation, convolution in zip(self.activations, self.convolutions, strict=True):
+            x = convolution(activation(x))
+        return x
+
+
+def _hidden(spec: OperatorSpec) -> int:
+    if spec.hidden is None:
+        raise ValueError(f"operator kind {spec.kind!r} needs 'hidden', the channels between its convolutions")
+    return spec.hidden
+
+
+@register_operator("conv")
+def build_conv(spec: OperatorSpec, layers: LayerFactory) -> nn.Module:
+    """``simple kxk [grouped g]``: one convolution."""
+    link = Link(spec.in_channels, spec.out_channels, (spec.kernel, spec.kernel), spec.groups)
+    return ConvChain(spec, layers, [link])
+
+
+@register_operator("separable_conv")
+def build_separable_conv(spec: OperatorSpec, layers: LayerFactory) -> nn.Module:
+    """``conv kx1 1xk``: a dense (k, 1) and a dense (1, k) convolution, with ``hidden`` channels between.
+
+    The paper calls them depth-wise separable; its published code and its costs have them dense.
+    """
+    k, hidden = spec.kernel, _hidden(spec)
+    return ConvChain(spec, layers, [Link(spec.in_channels, hidden, (k, 1)), Link(hidden, spec.out_channels, (1, k))])
+
+
+@register_operator("growth")
+def build_growth(spec: OperatorSpec, layers: LayerFactory) -> nn.Module:
+    """``growth2 kxk``: two convolutions with twice the channels (``hidden``) between."""
+    kernel, hidden = (spec.kernel, spec.kernel), _hidden(spec)
+    return ConvChain(spec, layers, [Link(spec.in_channels, hidden, kernel), Link(hidden, spec.out_channels, kernel)])
+
+
+@register_operator("decenc")
+def build_decenc(spec: OperatorSpec, layers: LayerFactory) -> nn.Module:
+    """``decenc kxk r``: three convolutions through a bottleneck of ``hidden`` = channels / r."""
+    kernel, hidden = (spec.kernel, spec.kernel), _hidden(spec)
+    links = [
+        Link(spec.in_channels, hidden, kernel),
+        Link(hidden, hidden, kernel),
+        Link(hidden, spec.out_channels, kernel),
+    ]
+    return ConvChain(spec, layers, links)
