@@ -1,0 +1,7 @@
+"""Search spaces and published architectures."""
+
+import hwnas.spaces.quantnas  # noqa: F401  registers its spaces
+from hwnas.spaces.named import NAMED, named_architecture
+from hwnas.spaces.space import SPACES, SearchSpace, SpaceOptions
+
+__all__ = ["NAMED", "SPACES", "SearchSpace", "SpaceOptions", "named_architecture"]

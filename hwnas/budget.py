@@ -1,0 +1,104 @@
+"""Budgets as users write them: ``5GBitOps``, ``30GFLOPs@256x256``, ``300KParams``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from hwnas.cost_models import COST_MODELS, CostModel, Size, cost_model
+from hwnas.errors import UsageError
+
+_PREFIX = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
+_GRAMMAR = re.compile(r"(?P<number>\d+(?:\.\d*)?|\.\d+)\s*(?P<unit>[A-Za-z]+)(?:@(?P<size>.+))?")
+
+
+def parse_size(text: str) -> Size:
+    """Height and width from ``180x320``.
+
+    Raises:
+        UsageError: if it is anything else, or a side is not in 1..65536.
+    """
+    match = re.fullmatch(r"(\d{1,5})[x×](\d{1,5})", text.strip())
+    size = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not all(1 <= side <= 65536 for side in size):
+        raise UsageError(f"{text!r} is not an input size; write height x width of the low-resolution image, 180x320")
+    return size
+
+
+def format_size(size: Size) -> str:
+    """``180x320``."""
+    return f"{size[0]}x{size[1]}"
+
+
+def format_quantity(value: float, unit: str) -> str:
+    """A number with an SI prefix and its unit: ``4.629 GBitOps``."""
+    for prefix in ("T", "G", "M", "k"):
+        if abs(value) >= _PREFIX[prefix.lower()]:
+            return f"{value / _PREFIX[prefix.lower()]:.4g} {prefix}{unit}"
+    return f"{value:.4g} {unit}"
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """An upper bound on one cost.
+
+    Attributes:
+        metric: name of the cost model.
+        limit: in the model's unit.
+        input_size: low-resolution height and width at which the cost is taken.
+    """
+
+    metric: str
+    limit: float
+    input_size: Size
+
+    @property
+    def model(self) -> CostModel:
+        return cost_model(self.metric)
+
+    def __str__(self) -> str:
+        return f"{self.format(self.limit)} at {format_size(self.input_size)}"
+
+    def format(self, value: float) -> str:
+        """``value`` in the budget's unit, for people."""
+        return format_quantity(value, self.model.unit)
+
+
+def parse_budget(text: str, input_size: Size | None = None) -> Budget:
+    """A budget from its text.
+
+    Args:
+        text: number, SI prefix, unit, and optionally ``@HxW``.
+        input_size: for a text without ``@HxW``; None for the metric's own (the papers').
+
+    Raises:
+        UsageError: naming what is wrong and the units there are.
+
+    Example:
+        >>> parse_budget("5GBitOps")
+        Budget(metric='bitops', limit=5000000000.0, input_size=(32, 32))
+    """
+    units = {unit.lower(): (name, unit) for name in COST_MODELS for unit in cost_model(name).budget_units}
+    known = ", ".join(unit for _, unit in units.values())
+    match = _GRAMMAR.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"{text!r} is not a budget; write a number and a unit ({known}), for instance 5GBitOps@32x32")
+    unit = match["unit"].lower()
+    prefix = "" if unit in units else unit[:1]
+    if prefix not in _PREFIX or unit.removeprefix(prefix) not in units:
+        raise UsageError(f"budget {text!r}: no cost is counted in {match['unit']!r}; the units are {known}, with K, M, G, T")
+    model = cost_model(units[unit.removeprefix(prefix)][0])
+    limit = float(match["number"]) * _PREFIX[prefix]
+    if limit <= 0:
+        raise UsageError(f"budget {text!r} is zero; nothing fits into it")
+    size = parse_size(match["size"]) if match["size"] else input_size or model.default_input_size
+    return Budget(model.name, limit, size)
+
+
+def parse_budgets(texts: Iterable[str], input_size: Size | None = None) -> tuple[Budget, ...]:
+    """Several budgets; all of them must be met. Errors as `parse_budget`, and if one metric is bounded twice."""
+    budgets = tuple(parse_budget(text, input_size) for text in texts)
+    if len({(budget.metric, budget.input_size) for budget in budgets}) < len(budgets):
+        raise UsageError("two budgets bound the same cost at the same size; keep the smaller")
+    return budgets

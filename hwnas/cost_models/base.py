@@ -1,0 +1,128 @@
+"""What every cost model gives: the cost of one operator, of an architecture, and of every choice in a space."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
+
+from hwnas.architecture import Architecture
+from hwnas.operators import OperatorSpec
+from hwnas.registry import Registry
+
+if TYPE_CHECKING:
+    from hwnas.spaces.space import SearchSpace
+
+Size: TypeAlias = tuple[int, int]
+"""Height and width in pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCost:
+    """A row of a cost table: one slot, all its copies together."""
+
+    layer: str
+    operator: str
+    count: int
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What an architecture costs.
+
+    Attributes:
+        metric: name of the cost model.
+        value: the total, in ``unit``.
+        unit: "BitOps", "MACs", ...
+        input_size: low-resolution height and width it was computed at.
+        layers: the parts, in the order of computation; they add up to ``value``.
+    """
+
+    metric: str
+    value: float
+    unit: str
+    input_size: Size
+    layers: tuple[LayerCost, ...]
+
+
+class CostModel(ABC):
+    """A price for operators; the contract all searches build on.
+
+    An *additive* model prices a network as the sum over its operators (``slot.count`` times each), plus a constant of
+    the wiring. Searches need additive models: their expected cost is then linear in the probabilities, and the
+    derivation under a budget an exact integer program. A model that is not additive overrides `architecture_cost`.
+
+    ``budget_units`` are the units, without SI prefix, in which users write budgets for it; none if it has no budgets.
+
+    Implementations are deterministic, and memoise: the same spec at the same size is never traced or measured twice.
+    """
+
+    name: ClassVar[str]
+    unit: ClassVar[str]
+    default_input_size: ClassVar[Size]
+    budget_units: ClassVar[tuple[str, ...]] = ()
+    additive: ClassVar[bool] = True
+
+    @abstractmethod
+    def operator_cost(self, spec: OperatorSpec, size: Size) -> float:
+        """Cost of one copy of ``spec`` reading a map of ``size`` (height, width), in ``unit``; >= 0."""
+
+    def wiring_cost(self, architecture: Architecture, size: Size) -> LayerCost | None:
+        """The part of the cost that no operator carries, where there is one; the same for a whole space."""
+        return None
+
+    def architecture_cost(self, architecture: Architecture, input_size: Size | None = None) -> Cost:
+        """Cost at a low-resolution ``input_size`` (default: `default_input_size`)."""
+        size = input_size or self.default_input_size
+        layers = [
+            LayerCost(
+                slot.name,
+                architecture.operators[slot.name].label,
+                slot.count,
+                slot.count * self.operator_cost(architecture.operators[slot.name], _scaled(size, slot.resolution)),
+            )
+            for slot in architecture.wiring.slots
+        ]
+        if (rest := self.wiring_cost(architecture, size)) is not None:
+            layers.append(rest)
+        return Cost(self.name, sum(layer.value for layer in layers), self.unit, size, tuple(layers))
+
+    def table(self, space: SearchSpace, input_size: Size) -> Mapping[str, list[float]]:
+        """Cost of every candidate of every layer, copies included: ``[layer][candidate]``.
+
+        Raises:
+            ValueError: if the model is not additive.
+        """
+        if not self.additive:
+            raise ValueError(f"{self.name} does not add up over operators, so it has no table")
+        return {
+            slot.name: [
+                slot.count * self.operator_cost(spec, _scaled(input_size, slot.resolution))
+                for spec in space.choices[slot.name]
+            ]
+            for slot in space.wiring.slots
+        }
+
+    def space_constant(self, space: SearchSpace, input_size: Size) -> float:
+        """What every architecture of ``space`` costs besides its operators."""
+        rest = self.wiring_cost(space.first, input_size)
+        return 0.0 if rest is None else rest.value
+
+
+def _scaled(size: Size, resolution: int) -> Size:
+    return size[0] * resolution, size[1] * resolution
+
+
+COST_MODELS: Registry[CostModel] = Registry("metric", "hwnas.cost_models")
+"""Cost models by name; an entry is an instance, so that what it has traced is kept for the life of the process."""
+
+
+def cost_model(name: str) -> CostModel:
+    """The cost model called ``name``.
+
+    Raises:
+        UsageError: if there is none; the message lists those there are.
+    """
+    return COST_MODELS[name]
