@@ -1,0 +1,60 @@
+"""The supernet of QuantNAS: every slot of the wiring holds all its candidates; one softmax per slot weighs them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from hwnas.networks.wiring import Slot
+from hwnas.searches.quantnas.mixed_operator import MixedOperator, Quantization
+from hwnas.searches.quantnas.noise import NoiseSource
+from hwnas.spaces.space import SearchSpace
+
+
+class Supernet(nn.Module):
+    """[B, 3, H, W] in [0, 1] to [B, 3, scale*H, scale*W], differentiable in weights and alphas.
+
+    Args:
+        space: what may be chosen.
+        quantization: how bit widths are mixed; irrelevant to a float space.
+        merge: compute single convolutions together; see `MixedOperator`.
+    """
+
+    def __init__(self, space: SearchSpace, quantization: Quantization = "noise", merge: bool = True) -> None:
+        super().__init__()
+        self.space = space
+        self.noise = NoiseSource()
+        self.layers = tuple(slot.name for slot in space.wiring.slots)
+        self._mixed: dict[str, list[MixedOperator]] = {layer: [] for layer in self.layers}
+
+        def make(slot: Slot) -> nn.Module:
+            mixed = MixedOperator(space.choices[slot.name], quantization, self.noise, merge)
+            self._mixed[slot.name].append(mixed)
+            return mixed
+
+        self.network = space.wiring.build(make)
+        self.alphas = nn.ParameterList(torch.zeros(len(space.choices[layer])) for layer in self.layers)
+
+    def probabilities(self) -> dict[str, Tensor]:
+        """Softmax of the alphas, [number of candidates] for each layer."""
+        return {layer: alpha.softmax(0) for layer, alpha in zip(self.layers, self.alphas, strict=True)}
+
+    def weights(self) -> Iterator[nn.Parameter]:
+        """All parameters but the alphas."""
+        return self.network.parameters()
+
+    def choose(self, chosen: Mapping[str, int] | None) -> None:
+        """Compute only these candidates from now on, rounded to their widths in evaluation; None: mix all again."""
+        for layer, copies in self._mixed.items():
+            for mixed in copies:
+                mixed.choice = None if chosen is None else chosen[layer]
+                mixed.set_rounding(chosen is not None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer, p in self.probabilities().items():
+            for mixed in self._mixed[layer]:
+                mixed.probabilities = p
+        out: Tensor = self.network(x)
+        return out
