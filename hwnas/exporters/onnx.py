@@ -1,0 +1,127 @@
+"""ONNX files: what ONNX Runtime runs, and what most device toolchains start from.
+
+Quantised layers become QuantizeLinear and DequantizeLinear pairs around int8 weights (QCDQ); below 8 bits a Clip narrows
+the integers, since the standard's convolutions have no narrower type.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from brevitas.export import export_onnx_qcdq
+from brevitas.nn.mixin.base import QuantLayerMixin
+from google.protobuf.message import DecodeError
+from torch import Tensor, nn
+
+from hwnas.errors import HwnasError
+from hwnas.files import atomic_path
+from hwnas.quantization.brevitas_layers import uncalibrated
+
+OPSET = 17
+"""The first that has all we write, and old enough for the runtimes of devices."""
+
+INPUT_NAME = "lr"
+OUTPUT_NAME = "sr"
+
+_INTEGER_TYPES = {onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.INT4, onnx.TensorProto.UINT4}
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxSummary:
+    """What became of a network in a file.
+
+    Attributes:
+        opset: version of the standard operators.
+        size_bytes: size of the file.
+        quantised_convolutions: convolutions whose weights are stored as integers.
+        float_convolutions: the others.
+    """
+
+    opset: int
+    size_bytes: int
+    quantised_convolutions: int
+    float_convolutions: int
+
+
+def export_onnx(network: nn.Module, path: Path, sample: Tensor, metadata: Mapping[str, str]) -> None:
+    """Write ``network`` as one ONNX file, for inputs ``lr`` [1, 3, height, width] of any size, output ``sr``.
+
+    Args:
+        network: float, or made of `hwnas.quantization.brevitas_layers.BrevitasLayers`; it is not changed.
+        path: where to write, atomically.
+        sample: an input, [1, 3, h, w] in [0, 1]; its size does not matter.
+        metadata: properties stored in the file.
+
+    Raises:
+        HwnasError: if an activation's step was never started, or the file cannot be written.
+    """
+    if steps := uncalibrated(network):
+        raise HwnasError(
+            f"the quantisers of {len(steps)} layers have seen no images, so their steps are unknown; "
+            "train or calibrate the network before it is exported"
+        )
+    # Brevitas attaches export handlers to the layers, and leaves them in export mode when an export fails.
+    network = copy.deepcopy(network).eval()
+    options: dict[str, Any] = {
+        "input_names": [INPUT_NAME],
+        "output_names": [OUTPUT_NAME],
+        "dynamic_axes": {
+            INPUT_NAME: {2: "height", 3: "width"},
+            OUTPUT_NAME: {2: "sr_height", 3: "sr_width"},
+        },
+        "opset_version": OPSET,
+        # The newer exporter rejects integer weights, and writes a second file beside the first.
+        "dynamo": False,
+        # Brevitas' default leaves the arithmetic of the steps in the graph.
+        "keep_initializers_as_inputs": False,
+    }
+    with atomic_path(path) as temporary:
+        # The exporter's remarks on tracing and deprecation are for us, not for who runs it.
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            if any(isinstance(module, QuantLayerMixin) for module in network.modules()):
+                export_onnx_qcdq(network, args=sample, export_path=str(temporary), **options)
+            else:
+                torch.onnx.export(network, (sample,), str(temporary), **options)
+        model = onnx.load(temporary)
+        onnx.helper.set_model_props(model, dict(metadata))
+        onnx.checker.check_model(model, full_check=True)
+        onnx.save(model, temporary)
+
+
+def summarise(path: Path) -> OnnxSummary:
+    """Read what is in an ONNX file.
+
+    Raises:
+        HwnasError: if the file cannot be read or is not ONNX.
+    """
+    try:
+        model = onnx.load(path)
+    except OSError as error:
+        raise HwnasError(f"cannot read {path}: {error.strerror}") from error
+    except DecodeError as error:
+        raise HwnasError(f"{path} is not an ONNX file, or is damaged; export the network again") from error
+    integers = {tensor.name for tensor in model.graph.initializer if tensor.data_type in _INTEGER_TYPES}
+    producers = {output: node for node in model.graph.node for output in node.output}
+
+    def has_integer_weights(conv: onnx.NodeProto) -> bool:
+        name = conv.input[1]
+        while (node := producers.get(name)) is not None and node.op_type in ("DequantizeLinear", "Clip"):
+            name = node.input[0]
+        return name in integers
+
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    quantised = sum(map(has_integer_weights, convolutions))
+    return OnnxSummary(
+        opset=next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")),
+        size_bytes=path.stat().st_size,
+        quantised_convolutions=quantised,
+        float_convolutions=len(convolutions) - quantised,
+    )

@@ -1,0 +1,82 @@
+"""Does the exported file compute what was trained? Compared on real crops, in grey levels of the output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hwnas.errors import HwnasError
+from hwnas.exporters.runtime import open_session
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """Largest differences allowed, in grey levels (1/255 of the output range)."""
+
+    mean: float
+    maximum: float
+
+
+@dataclass(frozen=True, slots=True)
+class ParityReport:
+    """Absolute differences between torch and ONNX Runtime.
+
+    Attributes:
+        mean: over all output values of all crops, in grey levels.
+        maximum: the largest one, in grey levels.
+        crops: how many crops were compared.
+        tolerance_mean: largest mean allowed.
+        tolerance_max: largest maximum allowed.
+    """
+
+    mean: float
+    maximum: float
+    crops: int
+    tolerance_mean: float
+    tolerance_max: float
+
+    @property
+    def passed(self) -> bool:
+        return self.mean <= self.tolerance_mean and self.maximum <= self.tolerance_max
+
+
+def check_parity(network: nn.Module, model_path: Path, crops: Sequence[Tensor], tolerance: Tolerance) -> ParityReport:
+    """Compare ``network`` in evaluation mode with its exported file.
+
+    Args:
+        network: what was exported; it is left in the mode it was in.
+        model_path: the ONNX file.
+        crops: inputs, [1, 3, h, w] in [0, 1], best of several sizes and of real images.
+        tolerance: `FLOAT_TOLERANCE` or `QUANTISED_TOLERANCE`.
+
+    Raises:
+        HwnasError: with the differences, if they exceed the tolerance; or if the file does not run.
+    """
+    session = open_session(model_path)
+    name = session.get_inputs()[0].name
+    was_training = network.training
+    network.eval()
+    total, count, maximum = 0.0, 0, 0.0
+    try:
+        for crop in crops:
+            with torch.no_grad():
+                expected = network(crop).numpy()
+            found = session.run(None, {name: crop.numpy()})[0]
+            difference = np.abs(expected.astype(np.float64) - found) * 255
+            total += float(difference.sum())
+            count += difference.size
+            maximum = max(maximum, float(difference.max()))
+    finally:
+        network.train(was_training)
+    report = ParityReport(total / count, maximum, len(crops), tolerance.mean, tolerance.maximum)
+    if not report.passed:
+        raise HwnasError(
+            f"{model_path} does not compute what the network computes: they differ by {report.mean:.4g} grey levels in "
+            f"the mean and {report.maximum:.4g} at most (allowed: {tolerance.mean:g} and {tolerance.maximum:g})"
+        )
+    return report

@@ -1,0 +1,57 @@
+"""Networks as functions of images: uint8 in, uint8 out."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hwnas.data.degradation import crop_to_multiple, downscale
+from hwnas.data.images import ImageArray
+from hwnas.metrics import psnr
+
+
+def to_tensor(image: ImageArray) -> Tensor:
+    """uint8 [H, W, 3] to float32 [1, 3, H, W] in [0, 1]."""
+    return torch.from_numpy(np.divide(image.transpose(2, 0, 1)[None], np.float32(255), dtype=np.float32))
+
+
+def to_image(output: Tensor) -> ImageArray:
+    """Float [1, 3, H, W] to uint8 [H, W, 3]: clamped to [0, 1], rounded half up."""
+    levels = output.detach()[0].float().clamp(0, 1).mul(255).add(0.5).floor().to(torch.uint8)
+    return np.ascontiguousarray(levels.cpu().numpy().transpose(1, 2, 0))
+
+
+class TorchUpscaler:
+    """A network as an upscaler of images, on the device its weights are on."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+    def __call__(self, image: ImageArray) -> ImageArray:
+        device = next(self.network.parameters()).device
+        was_training = self.network.training
+        self.network.eval()
+        with torch.inference_mode():
+            output = self.network(to_tensor(image).to(device))
+        self.network.train(was_training)
+        return to_image(output)
+
+
+class Validation:
+    """Held-out images, degraded once, to be scored many times.
+
+    Args:
+        images: names and high-resolution images, uint8 [H, W, 3].
+        scale: enlargement.
+    """
+
+    def __init__(self, images: list[tuple[str, ImageArray]], scale: int) -> None:
+        self.scale = scale
+        whole = [crop_to_multiple(image, scale) for _, image in images]
+        self.pairs = [(downscale(hr, scale), hr) for hr in whole]
+
+    def psnr(self, network: nn.Module) -> float:
+        """Mean luma PSNR in dB."""
+        upscaler = TorchUpscaler(network)
+        return float(np.mean([psnr(upscaler(lr), hr, self.scale) for lr, hr in self.pairs]))

@@ -1,0 +1,292 @@
+"""Brevitas layers for the derived network: trained with quantisers in place, exported as integers.
+
+Brevitas supplies the layers and their export. The quantisers are ours, put in where it lets them be injected: LSQ's
+gradients (its own differ outside the clipping range, and keep five maps for the backward where one is enough), steps
+rather than thresholds, and a state that is always complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import Any, Literal
+
+import torch
+from brevitas import config
+from brevitas.core.bit_width import BitWidthConst
+from brevitas.core.quant import RescalingIntQuant
+from brevitas.core.scaling import ConstScaling
+from brevitas.core.zero_point import ZeroZeroPoint
+from brevitas.inject import ExtendedInjector
+from brevitas.inject.enum import FloatToIntImplType
+from brevitas.nn import QuantConv2d, QuantIdentity, QuantReLU
+from brevitas.proxy import ActQuantProxyFromInjector, WeightQuantProxyFromInjector
+from torch import Tensor, nn
+
+from hwnas.errors import HwnasError
+from hwnas.operators.layers import FloatLayers, same_padding
+from hwnas.operators.spec import FLOAT_BITS, OperatorSpec
+from hwnas.quantization.hwgq import HWGQ_STEP
+from hwnas.quantization.lsq import (
+    fake_quantise,
+    integer_range,
+    lsq_gradient_scale,
+    lsq_initial_step,
+    mse_step,
+    positive_step,
+)
+
+SAMPLED_VALUES = 8192
+"""Values of a map that its step is chosen on; more change it by less than the batches do."""
+
+
+class WeightStep(nn.Module):
+    """The learned steps of a convolution's weights, started by LSQ's rule on the weights of the first forward.
+
+    ``value`` is zero until then, so that weights may still be loaded or initialised; zero is no step, and a state saved
+    that early comes back as not started.
+    """
+
+    def __init__(self, tracked_parameter_list: list[nn.Parameter], bit_width: int) -> None:
+        super().__init__()
+        weight = tracked_parameter_list[0]
+        self.bits = bit_width
+        self.started = False
+        self.value = nn.Parameter(weight.new_zeros(weight.shape[0], 1, 1, 1))
+
+    @torch.no_grad()
+    def start(self, steps: Tensor) -> None:
+        """Set the steps, [out_channels]."""
+        self.value.copy_(steps.view_as(self.value))
+        self.started = True
+
+    def forward(self, weight: Tensor, threshold: Tensor) -> Tensor:
+        if not self.started:
+            self.start(lsq_initial_step(weight, self.bits))
+        return positive_step(self.value)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.started = bool(self.value.any())
+
+
+class ActivationStep(nn.Module):
+    """The learned step of a map, started with the mean of what the first training forwards would have liked best.
+
+    While it collects, the mean so far is in use and nothing is learned. Before the first training forward, an
+    evaluation takes the step that suits its own input; an export refuses.
+    """
+
+    def __init__(self, bit_width: int, signed: bool, collect_steps: int) -> None:
+        super().__init__()
+        self.low, self.high = integer_range(bit_width, signed)
+        self.collect_steps = collect_steps
+        self.collected = 0
+        self.value = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor, threshold: Tensor) -> Tensor:
+        if self.training and self.collected < self.collect_steps:
+            self.collected += 1
+            with torch.no_grad():
+                self.value.lerp_(self._best_step(x), 1 / self.collected)
+            return positive_step(self.value.detach())
+        return positive_step(self.value) if self.collected else self._best_step(x)
+
+    def _best_step(self, x: Tensor) -> Tensor:
+        # An odd stride, or a map of even width would be sampled in the same columns of every row.
+        values = x.detach().flatten()[:: x.numel() // SAMPLED_VALUES | 1].float()
+        return mse_step(values[None], self.low, self.high)[0]
+
+    # The count belongs to the state: a training resumed while collecting has to go on collecting.
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor(self.collected)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.collected = int(state)
+
+
+class _One(nn.Module):
+    """Brevitas divides thresholds by the largest integer to get steps; ours are steps already."""
+
+    def __init__(self) -> None:  # injection reads the signature; torch's own takes anything
+        super().__init__()
+
+    def forward(self, bit_width: Tensor) -> Tensor:
+        return torch.ones_like(bit_width)
+
+
+class _Quantise(nn.Module):
+    """`fake_quantise` under the signature of Brevitas."""
+
+    def __init__(self, bit_width: int, signed: bool) -> None:
+        super().__init__()
+        self.low, self.high = integer_range(bit_width, signed)
+
+    def forward(self, scale: Tensor, zero_point: Tensor, bit_width: Tensor, x: Tensor) -> Tensor:
+        return fake_quantise(x, scale, self.low, self.high)
+
+
+class _QuantiseWeight(_Quantise):
+    def forward(self, scale: Tensor, zero_point: Tensor, bit_width: Tensor, x: Tensor) -> Tensor:
+        return fake_quantise(x, scale, self.low, self.high, lsq_gradient_scale(x, scale, self.high))
+
+
+class _Quantiser(ExtendedInjector):
+    tensor_quant = RescalingIntQuant
+    int_quant = _Quantise
+    int_scaling_impl = _One
+    zero_point_impl = ZeroZeroPoint
+    bit_width_impl = BitWidthConst
+    float_to_int_impl_type = FloatToIntImplType.ROUND
+    narrow_range = False
+
+
+class _WeightQuantiser(_Quantiser):
+    proxy_class = WeightQuantProxyFromInjector
+    int_quant = _QuantiseWeight
+    scaling_impl = WeightStep
+    signed = True
+
+
+class _ActivationQuantiser(_Quantiser):
+    proxy_class = ActQuantProxyFromInjector
+    scaling_impl = ActivationStep
+
+
+class _ConstantQuantiser(_Quantiser):
+    proxy_class = ActQuantProxyFromInjector
+    scaling_impl = ConstScaling
+    signed = False
+
+
+_REBUILD_ON_LOAD = config.REINIT_ON_STATE_DICT_LOAD
+
+
+def _before_load(*args: object) -> None:
+    config.REINIT_ON_STATE_DICT_LOAD = False
+
+
+def _after_load(*args: object) -> None:
+    config.REINIT_ON_STATE_DICT_LOAD = _REBUILD_ON_LOAD
+
+
+def _keep_quantisers_on_load(layer: nn.Module) -> nn.Module:
+    """Have ``layer`` load a state into the parameters it has.
+
+    Brevitas builds new quantisers first; the parameters of the old ones stay behind in the optimiser, and a training
+    resumed from a checkpoint no longer learns its steps.
+    """
+    layer.register_load_state_dict_pre_hook(_before_load)
+    layer.register_load_state_dict_post_hook(_after_load)
+    return layer
+
+
+class BrevitasLayers:
+    """A `LayerFactory` of quantised layers; a width of 32 gives plain torch layers.
+
+    Args:
+        activations: ``learned`` steps, or the constant ones of ``hwgq``. A map that is not rectified has a learned step
+            in both: HWGQ is half-wave and undefined for negative values.
+        collect_steps: training forwards on which learned activation steps are started.
+    """
+
+    def __init__(self, activations: Literal["learned", "hwgq"] = "learned", collect_steps: int = 100) -> None:
+        self.activations = activations
+        self.collect_steps = collect_steps
+        self._float = FloatLayers()
+
+    def activation(self, spec: OperatorSpec) -> nn.Module:
+        bits = spec.activation_bits
+        if bits == FLOAT_BITS:
+            return self._float.activation(spec)
+        rectified = spec.activation == "relu"
+        if rectified and self.activations == "hwgq":
+            quantiser = _ConstantQuantiser.let(bit_width=bits, scaling_init=HWGQ_STEP[bits])
+        else:
+            quantiser = _ActivationQuantiser.let(
+                bit_width=bits, signed=not rectified, collect_steps=self.collect_steps
+            )
+        layer = QuantReLU(act_quant=quantiser) if rectified else QuantIdentity(act_quant=quantiser)
+        return _keep_quantisers_on_load(layer)
+
+    def convolution(
+        self, spec: OperatorSpec, in_channels: int, out_channels: int, kernel: tuple[int, int], groups: int = 1
+    ) -> nn.Module:
+        if spec.weight_bits == FLOAT_BITS:
+            return self._float.convolution(spec, in_channels, out_channels, kernel, groups)
+        layer = QuantConv2d(
+            in_channels,
+            out_channels,
+            kernel,
+            padding=same_padding(kernel),
+            groups=groups,
+            bias=spec.bias,
+            weight_quant=_WeightQuantiser.let(bit_width=spec.weight_bits),
+        )
+        return _keep_quantisers_on_load(layer)
+
+
+def uncalibrated(network: nn.Module) -> list[str]:
+    """Names of the activation steps of ``network`` that no training forward or calibration has started."""
+    return [
+        name for name, step in network.named_modules() if isinstance(step, ActivationStep) and not step.collected
+    ]
+
+
+@torch.no_grad()
+def calibrate(network: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Start the activation steps of ``network`` anew, without training, and leave it in evaluation mode.
+
+    Nothing else changes: batch norms keep their statistics.
+
+    Args:
+        network: made of `BrevitasLayers`.
+        batches: inputs, [B, 3, H, W] in [0, 1]; at most the layers' ``collect_steps`` of them are used.
+
+    Raises:
+        HwnasError: if there are steps to start and no batches.
+    """
+    network.eval()
+    steps = [module for module in network.modules() if isinstance(module, ActivationStep)]
+    if not steps:
+        return
+    for step in steps:
+        step.collected = 0
+        step.train()
+    for batch in islice(batches, max(step.collect_steps for step in steps)):
+        network(batch)
+    network.eval()
+    if uncalibrated(network):
+        raise HwnasError("calibration needs at least one batch of images; none were given")
+    for step in steps:
+        step.collected = step.collect_steps
+
+
+def quantise_trained(
+    float_network_state: Mapping[str, Tensor], quantised_network: nn.Module, batches: Iterable[Tensor]
+) -> None:
+    """Quantise a trained float network without training (PTQ), leaving ``quantised_network`` in evaluation mode.
+
+    Weight steps minimise the squared rounding error of each output channel; activation steps are calibrated.
+
+    Args:
+        float_network_state: state of the same architecture with every width at 32.
+        quantised_network: made of `BrevitasLayers`; takes the weights.
+        batches: inputs for `calibrate`.
+
+    Raises:
+        HwnasError: if the state belongs to another architecture, or there are no batches.
+    """
+    try:
+        missing, unexpected = quantised_network.load_state_dict(float_network_state, strict=False)
+    except RuntimeError as error:
+        raise HwnasError(f"the float weights are of another architecture: {error}") from error
+    # A float network lacks what belongs to quantisers, and nothing else.
+    wrong = [key for key in missing if "_quant." not in key] + list(unexpected)
+    if wrong:
+        raise HwnasError(f"the float weights are of another architecture; they differ in {wrong[0]}")
+    for layer in quantised_network.modules():
+        if isinstance(layer, QuantConv2d):
+            low, high = integer_range(layer.weight_quant.tensor_quant.scaling_impl.bits, signed=True)
+            layer.weight_quant.tensor_quant.scaling_impl.start(mse_step(layer.weight.detach().flatten(1), low, high))
+    calibrate(quantised_network, batches)

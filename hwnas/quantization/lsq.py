@@ -1,0 +1,134 @@
+"""Learned step size quantisation (LSQ): uniform quantisers whose step is trained with the weights.
+
+Source: Esser et al., "Learned step size quantization" (ICLR 2020), equations 1 to 5 and section 2.2; QuantNAS uses it
+for weights, with one step for each output channel.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+MIN_STEP = 1e-8
+"""Smallest step: keeps a channel of zeros from dividing by zero, and is far below any step that matters."""
+
+MSE_CANDIDATES = 64
+
+
+def integer_range(bits: int, signed: bool) -> tuple[int, int]:
+    """Smallest and largest integer of a width: -2^(b-1), 2^(b-1) - 1 if signed, 0, 2^b - 1 if not."""
+    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+
+
+def positive_step(step: Tensor) -> Tensor:
+    """The step a learned parameter stands for.
+
+    An optimiser may carry a small step through zero. The absolute value reflects it, with a gradient on both sides; a
+    clamp alone would stop the gradient, and the step would stay at the bound for good.
+    """
+    return step.abs().clamp_min(MIN_STEP)
+
+
+class _FakeQuantise(torch.autograd.Function):
+    """One node in place of five: the backward needs the input and the step, not the intermediate maps."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, step: Tensor, low: int, high: int, gradient_scale: float) -> Tensor:
+        ctx.save_for_backward(x, step)
+        ctx.low, ctx.high, ctx.gradient_scale = low, high, gradient_scale
+        return torch.div(x, step).round_().clamp_(low, high).mul_(step)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:  # type: ignore[override]
+        x, step = ctx.saved_tensors
+        ratio = x / step
+        inside = (ratio > ctx.low) & (ratio < ctx.high)
+        grad_x = grad * inside if ctx.needs_input_grad[0] else None
+        grad_step = None
+        if ctx.needs_input_grad[1]:
+            # Equation 3; the clamp turns the rounded ratio into the bounds wherever the ratio is outside them.
+            slope = ratio.round().clamp_(ctx.low, ctx.high).sub_(ratio * inside)
+            grad_step = (grad * slope).sum_to_size(step.shape) * ctx.gradient_scale
+        return grad_x, grad_step, None, None, None
+
+
+def fake_quantise(x: Tensor, step: Tensor, low: int, high: int, gradient_scale: float = 1.0) -> Tensor:
+    """``step * clamp(round(x / step), low, high)`` with LSQ's gradients.
+
+    The gradient of ``x`` passes inside the range and is zero outside; that of ``step`` is equation 3 of the paper.
+
+    Args:
+        x: any shape.
+        step: positive; of a shape that broadcasts to ``x``'s without changing it.
+        low: smallest integer.
+        high: largest integer.
+        gradient_scale: factor on the gradient of ``step``.
+    """
+    out: Tensor = _FakeQuantise.apply(x, step, low, high, gradient_scale)
+    return out
+
+
+def lsq_initial_step(weight: Tensor, bits: int) -> Tensor:
+    """The step training starts with: ``2 * mean|w| / sqrt(Qp)`` of each output channel.
+
+    Args:
+        weight: [out_channels, ...].
+        bits: width, 2..8.
+
+    Returns:
+        [out_channels], positive even where all weights are zero.
+    """
+    _, high = integer_range(bits, signed=True)
+    mean = weight.detach().abs().flatten(1).mean(1)
+    return (2 * mean / math.sqrt(high)).clamp_min(MIN_STEP)
+
+
+def lsq_gradient_scale(weight: Tensor, step: Tensor, high: int) -> float:
+    """``1 / sqrt(Qp * N)`` with N the weights that share a step, so that steps and weights learn at similar rates."""
+    return 1 / math.sqrt(high * weight.numel() / step.numel())
+
+
+def lsq_quantise(weight: Tensor, step: Tensor, bits: int) -> Tensor:
+    """Weights rounded to multiples of a learned step, signed, with the gradients of the paper.
+
+    Args:
+        weight: [out_channels, ...].
+        step: [out_channels], learned; its absolute value counts.
+        bits: width, 2..8.
+
+    Returns:
+        The quantised weights in the shape and scale of ``weight``.
+    """
+    low, high = integer_range(bits, signed=True)
+    per_channel = positive_step(step).view(-1, *[1] * (weight.dim() - 1))
+    return fake_quantise(weight, per_channel, low, high, lsq_gradient_scale(weight, step, high))
+
+
+@torch.no_grad()
+def mse_step(values: Tensor, low: int, high: int) -> Tensor:
+    """The step with the least squared rounding error, for quantising without training.
+
+    A scan below the largest step that matters, at which nothing is clipped. Few bits gain most: clipping the rare large
+    values buys resolution for all the others.
+
+    Args:
+        values: [rows, n]; each row gets its own step.
+        low: smallest integer.
+        high: largest integer.
+
+    Returns:
+        [rows], positive.
+    """
+    largest = values.amax(1) / high
+    if low < 0:
+        largest = torch.maximum(largest, values.amin(1) / low)
+    largest = largest.clamp_min(MIN_STEP)
+    best, least = largest, torch.full_like(largest, math.inf)
+    for i in range(MSE_CANDIDATES, 0, -1):
+        step = (largest * (i / MSE_CANDIDATES)).clamp_min(MIN_STEP)
+        error = (fake_quantise(values, step[:, None], low, high) - values).square_().sum(1)
+        best, least = torch.where(error < least, step, best), torch.minimum(error, least)
+    return best

@@ -1,0 +1,96 @@
+"""Everything of one run in one folder, with one obvious name for each thing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hwnas.errors import HwnasError, UsageError
+from hwnas.files import write_text
+
+CONFIG = "config.yaml"
+ARCHITECTURE = "architecture.json"
+WEIGHTS = "weights.safetensors"
+
+
+class RunDirectory:
+    """Paths of a run.
+
+    Attributes:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path, resume: bool) -> RunDirectory:
+        """A folder for a new run, or the folder of one to go on with.
+
+        Raises:
+            UsageError: if it holds a run and ``resume`` is False, or holds something else.
+            HwnasError: if it cannot be written.
+        """
+        run = cls(path)
+        if run.exists:
+            if not resume:
+                raise UsageError(f"{path} holds a run already; go on with it by --resume, or choose another --out")
+            return run
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UsageError(f"{path} exists and is not a run of hwnas; choose another --out")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise HwnasError(f"cannot create {path}: {error.strerror}; choose another --out") from error
+        # Found out now rather than after the first epoch.
+        write_text(path / ".writable", "")
+        (path / ".writable").unlink()
+        return run
+
+    @property
+    def exists(self) -> bool:
+        return self.config.is_file()
+
+    @property
+    def config(self) -> Path:
+        """Settings of the run, YAML."""
+        return self.path / CONFIG
+
+    @property
+    def architecture(self) -> Path:
+        """The architecture that was found or given."""
+        return self.path / ARCHITECTURE
+
+    @property
+    def front(self) -> Path:
+        """Pareto front of the search, CSV; its architectures are in `front_architecture`."""
+        return self.path / "front.csv"
+
+    def front_architecture(self, point: int) -> Path:
+        """Architecture of a row of the front."""
+        return self.path / "front" / f"{point:02d}.json"
+
+    @property
+    def search_state(self) -> Path:
+        return self.path / "search" / "state.pt"
+
+    @property
+    def weights(self) -> Path:
+        """The trained network, best by validation PSNR."""
+        return self.path / WEIGHTS
+
+    @property
+    def train_state(self) -> Path:
+        return self.path / "train" / "state.pt"
+
+    @property
+    def events(self) -> Path:
+        """Folder of TensorBoard events."""
+        return self.path / "events"
+
+    @property
+    def onnx(self) -> Path:
+        return self.path / "model.onnx"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "summary.md"

@@ -1,0 +1,59 @@
+"""What a space can cost at all, said before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hwnas.budget import Budget
+from hwnas.errors import UsageError
+from hwnas.searches.derivation import CostLimit, derive
+from hwnas.spaces.space import SearchSpace
+
+
+@dataclass(frozen=True, slots=True)
+class CostRange:
+    """Cheapest, mean and dearest architecture of a space, in the metric's unit."""
+
+    minimum: float
+    centre: float
+    maximum: float
+
+
+def cost_range(space: SearchSpace, budget: Budget) -> CostRange:
+    """The range of the budget's metric over ``space`` at the budget's input size."""
+    table = budget.model.table(space, budget.input_size)
+    constant = budget.model.space_constant(space, budget.input_size)
+    rows = list(table.values())
+    return CostRange(
+        constant + sum(map(min, rows)),
+        constant + sum(sum(row) / len(row) for row in rows),
+        constant + sum(map(max, rows)),
+    )
+
+
+def require_feasible(space: SearchSpace, budgets: Sequence[Budget]) -> None:
+    """Refuse budgets that no architecture of the space meets.
+
+    Raises:
+        UsageError: with the minimum, centre and maximum of the space; or if only the combination cannot be met.
+    """
+    limits = []
+    for budget in budgets:
+        if not budget.model.additive:
+            raise UsageError(f"{budget.metric} does not add up over operators, so a search cannot be held to it")
+        reach = cost_range(space, budget)
+        if budget.limit < reach.minimum:
+            raise UsageError(
+                f"no architecture of space {space.name} meets {budget}: its minimum is {budget.format(reach.minimum)}, "
+                f"centre {budget.format(reach.centre)}, maximum {budget.format(reach.maximum)}; "
+                "raise the budget, or use fewer cells, fewer channels or narrower bits"
+            )
+        constant = budget.model.space_constant(space, budget.input_size)
+        limits.append(CostLimit(budget.model.table(space, budget.input_size), budget.limit - constant))
+    zeros = {layer: [0.0] * len(candidates) for layer, candidates in space.choices.items()}
+    if derive(zeros, limits) is None:
+        raise UsageError(
+            f"each of {' and '.join(map(str, budgets))} can be met in space {space.name}, "
+            "but not all together; raise one of them"
+        )

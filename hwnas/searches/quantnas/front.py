@@ -1,0 +1,95 @@
+"""A searched supernet's front: derived for a sweep of limits, each point judged by the supernet itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from hwnas.architecture import Architecture
+from hwnas.budget import Budget
+from hwnas.errors import HwnasError
+from hwnas.inference import Validation
+from hwnas.searches.base import Candidate, SearchResult, SearchTask
+from hwnas.searches.derivation import CostLimit, derive, derive_front
+from hwnas.searches.quantnas.settings import QuantNASSettings
+from hwnas.searches.quantnas.supernet import Supernet
+from hwnas.training.common import seed_epoch
+
+RECALIBRATION_BATCHES = 8
+
+
+def derive_result(task: SearchTask, supernet: Supernet, primary: Budget, settings: QuantNASSettings) -> SearchResult:
+    """The most probable architecture within the budgets, and the front around it.
+
+    Args:
+        task: the search.
+        supernet: after its last epoch.
+        primary: the cost along which the front is swept.
+        settings: of the search, for the crops that batch norms are recalibrated with.
+    """
+    with torch.no_grad():
+        log_p = {layer: p.log().clamp_min(-1e4).tolist() for layer, p in supernet.probabilities().items()}
+    space, limits = task.space, [_limit(task, budget) for budget in task.budgets]
+    chosen = derive(log_p, limits)
+    assert chosen is not None, "the budgets were found feasible before the search"
+    table = primary.model.table(space, primary.input_size)
+    choices = derive_front(log_p, table, limits[1:], settings.front_points)
+    if chosen not in choices:
+        choices.append(chosen)
+    choices.sort(key=lambda choice: CostLimit(table, 0).cost(choice))
+
+    validation = Validation(task.data.validation, space.wiring.scale)
+    bar = task.progress.task("front", len(choices))
+    front = []
+    for choice in choices:
+        psnr = _estimate(task, supernet, choice, validation, settings)
+        architecture = space.architecture(choice, name=f"{space.name}-{len(front):02d}")
+        score = sum(log_p[layer][i] for layer, i in choice.items())
+        front.append(Candidate(architecture, _costs(architecture, task.budgets or (primary,)), score, psnr))
+        bar.advance(psnr=f"{psnr:.2f} dB")
+    best = front[choices.index(chosen)]
+    for budget in task.budgets:
+        if best.costs[budget.metric] > budget.limit:
+            raise HwnasError(f"the derived architecture costs {best.costs[budget.metric]} of {budget}; please report this")
+    return SearchResult(best.architecture, tuple(front))
+
+
+def _limit(task: SearchTask, budget: Budget) -> CostLimit:
+    model = budget.model
+    constant = model.space_constant(task.space, budget.input_size)
+    return CostLimit(model.table(task.space, budget.input_size), budget.limit - constant)
+
+
+def _costs(architecture: Architecture, budgets: tuple[Budget, ...]) -> dict[str, float]:
+    return {b.metric: b.model.architecture_cost(architecture, b.input_size).value for b in budgets}
+
+
+def _estimate(
+    task: SearchTask,
+    supernet: Supernet,
+    choice: Mapping[str, int],
+    validation: Validation,
+    settings: QuantNASSettings,
+) -> float:
+    """Validation PSNR of one path of the supernet, rounded to its widths, with batch norms of its own."""
+    norms = [m for m in supernet.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    saved = [(m.running_mean, m.running_var, m.num_batches_tracked, m.momentum) for m in norms]
+    supernet.choose(choice)
+    try:
+        if norms:
+            for m in norms:
+                m.running_mean, m.running_var = torch.zeros_like(m.running_mean), torch.ones_like(m.running_var)
+                m.num_batches_tracked, m.momentum = torch.zeros_like(m.num_batches_tracked), None
+            rng = np.random.default_rng(seed_epoch(task.seed, "recalibration", 0))
+            device = next(supernet.parameters()).device
+            supernet.train()
+            with torch.no_grad():
+                for _ in range(RECALIBRATION_BATCHES):
+                    supernet(task.data.train.sample(rng, settings.batch, settings.crop)[0].to(device))
+        return validation.psnr(supernet)
+    finally:
+        supernet.choose(None)
+        for m, (mean, var, tracked, momentum) in zip(norms, saved, strict=True):
+            m.running_mean, m.running_var, m.num_batches_tracked, m.momentum = mean, var, tracked, momentum

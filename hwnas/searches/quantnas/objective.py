@@ -1,0 +1,59 @@
+"""The loss of the architecture parameters: hardware and entropy terms (QuantNAS, section 3.2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+class ExpectedCost:
+    """Expected cost of the network the alphas describe: a dot product with a table (eq. 2).
+
+    Args:
+        table: cost of every candidate, ``[layer][candidate]``, copies included.
+        constant: what every architecture costs besides.
+    """
+
+    def __init__(self, table: Mapping[str, list[float]], constant: float = 0.0) -> None:
+        self.constant = constant
+        self._uniform = sum(sum(costs) / len(costs) for costs in table.values()) + constant
+        # Kept normalised: raw costs are some 1e10, where float32 gradients lose their small parts.
+        self._table = {layer: torch.tensor(costs) / self._uniform for layer, costs in table.items()}
+
+    @property
+    def at_uniform(self) -> float:
+        """The cost where the search starts, in the metric's unit."""
+        return self._uniform
+
+    def normalised(self, probabilities: Mapping[str, Tensor]) -> Tensor:
+        """Expected cost divided by its value at uniform probabilities: scalar, 1 at the start."""
+        parts = [p @ self._table[layer].to(p.device) for layer, p in probabilities.items()]
+        return torch.stack(parts).sum() + self.constant / self._uniform
+
+    def value(self, probabilities: Mapping[str, Tensor]) -> float:
+        """Expected cost in the metric's unit."""
+        return float(self.normalised(probabilities)) * self._uniform
+
+
+def entropy(probabilities: Mapping[str, Tensor]) -> Tensor:
+    """Sum over the layers of the entropy of their probabilities, in nats (eq. 3)."""
+    return torch.stack([torch.special.entr(p).sum() for p in probabilities.values()]).sum()
+
+
+def entropy_weight(epoch: int, epochs: int, coefficient: float) -> float:
+    """Weight of the entropy term: zero for the first quarter, then linear times logarithm (appendix A.1, figure 9).
+
+    With W = epochs // 4: ``coefficient * e / (E - 1) * log(e - W + 2) / log(E - W + 1)``, which ends at ``coefficient``.
+
+    Args:
+        epoch: 0..epochs-1.
+        epochs: E.
+        coefficient: the published ones are 1e-3 (float) and 1e-4 (quantised).
+    """
+    warm_up = epochs // 4
+    if epoch < warm_up or epochs < 2:
+        return 0.0
+    return coefficient * epoch / (epochs - 1) * math.log(epoch - warm_up + 2) / math.log(epochs - warm_up + 1)

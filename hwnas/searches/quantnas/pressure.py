@@ -1,0 +1,65 @@
+"""What the search presses on: the expected costs, and how heavily each weighs in the loss of the alphas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from hwnas.budget import Budget
+from hwnas.cost_models import cost_model
+from hwnas.searches.quantnas.budget_control import INITIAL_PENALTY, next_penalty
+from hwnas.searches.quantnas.objective import ExpectedCost
+from hwnas.spaces.space import SearchSpace
+
+
+@dataclass
+class Pressure:
+    """One expected cost.
+
+    Attributes:
+        budget: the bound; its limit is infinite where the user gave none.
+        cost: the expected cost.
+        penalty: present weight of the normalised cost in the loss.
+        fixed: the penalty stays as it is.
+    """
+
+    budget: Budget
+    cost: ExpectedCost
+    penalty: float
+    fixed: bool
+
+    def update(self, probabilities: Mapping[str, Tensor]) -> None:
+        """Raise or lower the penalty after an epoch."""
+        if not self.fixed:
+            self.penalty = next_penalty(self.penalty, self.cost.value(probabilities), self.budget.limit)
+
+    def describe(self, probabilities: Mapping[str, Tensor]) -> str:
+        """``6.1 GBitOps of 5 GBitOps``."""
+        expected = self.budget.format(self.cost.value(probabilities))
+        return expected if self.budget.limit == float("inf") else f"{expected} of {self.budget.format(self.budget.limit)}"
+
+
+def unlimited_budget(space: SearchSpace) -> Budget:
+    """No limit on the metric of the paper for this space: BitOps where bits are chosen, FLOPs where not."""
+    quantised = any(spec.is_quantised for candidates in space.choices.values() for spec in candidates)
+    model = cost_model("bitops" if quantised else "flops")
+    return Budget(model.name, float("inf"), model.default_input_size)
+
+
+def make_pressures(space: SearchSpace, budgets: tuple[Budget, ...], penalty: float | None) -> list[Pressure]:
+    """One pressure for each budget, or on the metric of the paper where there is none.
+
+    Args:
+        space: what is searched.
+        budgets: the user's.
+        penalty: the user's constant weight; None lets each budget set its own.
+    """
+    made = []
+    for budget in budgets or (unlimited_budget(space),):
+        model = budget.model
+        cost = ExpectedCost(model.table(space, budget.input_size), model.space_constant(space, budget.input_size))
+        start = penalty if penalty is not None else INITIAL_PENALTY if budgets else 0.0
+        made.append(Pressure(budget, cost, start, fixed=penalty is not None or not budgets))
+    return made

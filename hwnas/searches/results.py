@@ -1,0 +1,27 @@
+"""What a search leaves in its run directory."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from hwnas.files import write_text
+from hwnas.run_directory import RunDirectory
+from hwnas.searches.base import SearchResult
+
+
+def save_result(run: RunDirectory, result: SearchResult) -> None:
+    """Write the front, its architectures, and last the chosen one: where that is, the search is complete."""
+    buffer = io.StringIO()
+    metrics = list(result.front[0].costs)
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["point", *metrics, "log_probability", "supernet_psnr_db", "chosen", "architecture"])
+    for i, candidate in enumerate(result.front):
+        path = run.front_architecture(i)
+        candidate.architecture.save(path)
+        costs = [f"{candidate.costs[metric]:.10g}" for metric in metrics]
+        chosen = int(candidate.architecture.fingerprint == result.chosen.fingerprint)
+        row = [i, *costs, f"{candidate.score:.4f}", f"{candidate.psnr:.3f}", chosen, path.relative_to(run.path)]
+        writer.writerow(row)
+    write_text(run.front, buffer.getvalue())
+    result.chosen.save(run.architecture)

@@ -1,0 +1,65 @@
+"""What the training of a supernet and of a network share."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from hwnas.errors import HwnasError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+    from torch.optim import Optimizer
+
+
+def make_fabric(precision: str = "32-true") -> Fabric:
+    """One device, the best there is."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from lightning_fabric import Fabric
+
+    fabric = Fabric(accelerator="auto", devices=1, precision=precision)  # type: ignore[arg-type]
+    fabric.launch()
+    return fabric
+
+
+def seed_epoch(seed: int, stage: str, epoch: int) -> int:
+    """Seed torch for one epoch, so that a resumed run draws what an uninterrupted one would.
+
+    Returns:
+        A seed for the crops of this epoch.
+    """
+    digest = hashlib.sha256(f"{seed}/{stage}/{epoch}".encode()).digest()
+    torch.manual_seed(int.from_bytes(digest[:7], "big"))
+    return int.from_bytes(digest[8:16], "big")
+
+
+def cosine(step: int, steps: int) -> float:
+    """Learning-rate factor from 1 at step 0 to 0 at ``steps``."""
+    return 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def set_learning_rate(optimizer: Optimizer, value: float) -> None:
+    """The same learning rate for all groups."""
+    for group in optimizer.param_groups:
+        group["lr"] = value
+
+
+def require_finite(loss: Tensor, where: str, option: str) -> float:
+    """The loss as a number.
+
+    Raises:
+        HwnasError: if it is not finite; the checkpoint of the last epoch is then still good.
+    """
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise HwnasError(
+            f"the loss became {value} in {where}; lower the learning rate (--set {option}=...) "
+            "in a new run, or look for broken images"
+        )
+    return value

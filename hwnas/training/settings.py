@@ -1,0 +1,40 @@
+"""Settings of the final training."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class TrainSettings(BaseModel):
+    """How a network is trained from scratch (QuantNAS, section 4.1 and appendix A, where not said otherwise).
+
+    Attributes:
+        epochs: passes; what an epoch is, ``steps_per_epoch`` says.
+        steps_per_epoch: optimiser steps between two validations.
+        batch: crops a step.
+        crop: side of the low-resolution crops in pixels.
+        learning_rate: of Adam; None for the published 1e-4 (quantised) or 1e-3 (float).
+        schedule: ``cosine`` to zero, or ``step`` (x 0.7 every tenth of the epochs, as published for float networks);
+            None for cosine if quantised and step if not.
+        gradient_clip: largest norm of the gradient.
+        activations: quantiser of the activations: ``learned`` scales, or ``hwgq``'s constant ones as published.
+        collect_steps: steps in which learned scales are initialised from statistics.
+        freeze: last share of the epochs, in which AdaDM uses its running statistics; 0 keeps it per image, as published.
+        precision: lightning Fabric's: ``32-true``, ``bf16-mixed``, ...
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(default=30, gt=0)
+    steps_per_epoch: int = Field(default=1000, gt=0)
+    batch: int = Field(default=16, gt=0)
+    crop: int = Field(default=45, ge=4)
+    learning_rate: float | None = Field(default=None, gt=0)
+    schedule: Literal["cosine", "step"] | None = None
+    gradient_clip: float = Field(default=5.0, gt=0)
+    activations: Literal["learned", "hwgq"] = "learned"
+    collect_steps: int = Field(default=100, gt=0)
+    freeze: float = Field(default=0.3, ge=0, lt=1)
+    precision: str = "32-true"

@@ -1,0 +1,128 @@
+"""The final training: an architecture from scratch, quantisation-aware where it has bits."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from hwnas.architecture import Architecture
+from hwnas.checkpoints import NetworkRecord, load_state, save_network, save_state
+from hwnas.data.sources import TrainingData
+from hwnas.errors import HwnasError
+from hwnas.inference import Validation
+from hwnas.networks.adadm import freeze_normalisation
+from hwnas.operators.layers import FloatLayers
+from hwnas.progress import Progress
+from hwnas.run_directory import RunDirectory
+from hwnas.training.common import cosine, make_fabric, require_finite, seed_epoch, set_learning_rate
+from hwnas.training.settings import TrainSettings
+
+STEP_FACTOR = 0.7
+
+
+def build_for_training(architecture: Architecture, settings: TrainSettings) -> nn.Module:
+    """The network to train: float or with fake quantisation, as its bits say."""
+    if not architecture.is_quantised:
+        return architecture.build(FloatLayers())
+    from hwnas.quantization.brevitas_layers import BrevitasLayers
+
+    steps = min(settings.collect_steps, settings.steps_per_epoch)
+    return architecture.build(BrevitasLayers(settings.activations, collect_steps=steps))
+
+
+def learning_rate(architecture: Architecture, settings: TrainSettings, step: int) -> float:
+    """Learning rate of a step, counted over all epochs."""
+    base = settings.learning_rate or (1e-4 if architecture.is_quantised else 1e-3)
+    schedule = settings.schedule or ("cosine" if architecture.is_quantised else "step")
+    steps = settings.epochs * settings.steps_per_epoch
+    if schedule == "cosine":
+        return base * cosine(step, steps)
+    return float(base * STEP_FACTOR ** (10 * step // steps))
+
+
+def train(
+    architecture: Architecture,
+    data: TrainingData,
+    settings: TrainSettings,
+    run: RunDirectory,
+    seed: int,
+    progress: Progress,
+) -> float:
+    """Train ``architecture`` and leave the best network by validation PSNR in ``run.weights``.
+
+    Goes on from the last epoch if the run holds the state of an unfinished training.
+
+    Returns:
+        Validation PSNR of the best network, in dB.
+
+    Raises:
+        HwnasError: if the loss is not finite, an image is too small, or a file cannot be read or written.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+
+    data.train.require_crop(settings.crop)
+    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
+    fabric = make_fabric(settings.precision)
+    seed_epoch(seed, "weights", 0)
+    network = build_for_training(architecture, settings)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1.0)
+    validation = Validation(data.validation, architecture.scale)
+    best, first = -float("inf"), 0
+    if run.train_state.exists():
+        state = load_state(run.train_state)
+        if state["architecture"] != architecture.fingerprint:
+            raise HwnasError(f"{run.train_state} is of another architecture; delete it, or train in a new folder")
+        network.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+        best, first = state["best"], state["epoch"]
+    wrapped, optimizer = fabric.setup(network, optimizer)
+
+    freeze_at = settings.epochs - round(settings.freeze * settings.epochs)
+    writer = SummaryWriter(str(run.events / "train"), purge_step=first)
+    bar = progress.task("training", settings.epochs * settings.steps_per_epoch, first * settings.steps_per_epoch)
+    for epoch in range(first, settings.epochs):
+        rng = np.random.default_rng(seed_epoch(seed, "train", epoch))
+        frozen = epoch >= freeze_at
+        if frozen:
+            freeze_normalisation(network)
+        wrapped.train()
+        total = 0.0
+        for i in range(settings.steps_per_epoch):
+            rate = learning_rate(architecture, settings, epoch * settings.steps_per_epoch + i)
+            set_learning_rate(optimizer, rate)
+            lr, hr = fabric.to_device(data.train.sample(rng, settings.batch, settings.crop))
+            loss = functional.l1_loss(wrapped(lr), hr)
+            total += require_finite(loss, f"epoch {epoch + 1}, step {i + 1}", "train.learning_rate")
+            optimizer.zero_grad()
+            fabric.backward(loss)
+            fabric.clip_gradients(wrapped, optimizer, max_norm=settings.gradient_clip, error_if_nonfinite=False)
+            optimizer.step()
+            bar.advance(epoch=f"{epoch + 1}/{settings.epochs}", loss=f"{total / (i + 1):.4f}", best=f"{best:.2f} dB")
+        psnr = validation.psnr(network)
+        writer.add_scalar("train/loss", total / settings.steps_per_epoch, epoch)
+        writer.add_scalar("train/validation_psnr", psnr, epoch)
+        writer.flush()
+        # Once frozen, the network is another function: what went before does not compete with it.
+        if psnr > best or epoch == freeze_at:
+            best = psnr
+            record = NetworkRecord(
+                architecture=architecture, activations=settings.activations, frozen=frozen, validation_psnr=psnr
+            )
+            save_network(run.weights, record, network)
+        progress.say(f"epoch {epoch + 1}/{settings.epochs}: loss {total / settings.steps_per_epoch:.4f}, validation {psnr:.2f} dB")
+        save_state(
+            run.train_state,
+            {
+                "architecture": architecture.fingerprint,
+                "epoch": epoch + 1,
+                "best": best,
+                "network": network.state_dict(),
+                "optimizer": optimizer.state_dict(),
+            },
+        )
+    writer.close()
+    return best
