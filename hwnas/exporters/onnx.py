@@ -1,7 +1,7 @@
 """ONNX files: what ONNX Runtime runs, and what most device toolchains start from.
 
-Quantised layers become QuantizeLinear and DequantizeLinear pairs around int8 weights (QCDQ); below 8 bits a Clip narrows
-the integers, since the standard's convolutions have no narrower type.
+Quantised layers become QuantizeLinear and DequantizeLinear pairs around int8 weights (QCDQ); below 8 bits a
+Clip narrows the integers, since the standard's convolutions have no narrower type.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from typing import Any
 
 import onnx
 import torch
-from brevitas.export import export_onnx_qcdq
 from brevitas.nn.mixin.base import QuantLayerMixin
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from hwnas.errors import HwnasError
@@ -30,7 +29,12 @@ OPSET = 17
 INPUT_NAME = "lr"
 OUTPUT_NAME = "sr"
 
-_INTEGER_TYPES = {onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.INT4, onnx.TensorProto.UINT4}
+_INTEGER_TYPES = {
+    onnx.TensorProto.INT8,
+    onnx.TensorProto.UINT8,
+    onnx.TensorProto.INT4,
+    onnx.TensorProto.UINT4,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +90,36 @@ def export_onnx(network: nn.Module, path: Path, sample: Tensor, metadata: Mappin
         # The exporter's remarks on tracing and deprecation are for us, not for who runs it.
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
+            from brevitas.export import export_onnx_qcdq  # warns when it is imported
+
             if any(isinstance(module, QuantLayerMixin) for module in network.modules()):
                 export_onnx_qcdq(network, args=sample, export_path=str(temporary), **options)
             else:
                 torch.onnx.export(network, (sample,), str(temporary), **options)
         model = onnx.load(temporary)
+        _unshare_integers(model.graph)
         onnx.helper.set_model_props(model, dict(metadata))
         onnx.checker.check_model(model, full_check=True)
         onnx.save(model, temporary)
+
+
+def _unshare_integers(graph: onnx.GraphProto) -> None:
+    """Give every DequantizeLinear weights and zero points of its own.
+
+    The exporter merges equal tensors, and most zero points are equal. ONNX Runtime fails to open such a file
+    on processors where it has to convert int8 weights ("Attempt to replace the existing tensor").
+    """
+    initialisers = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type in _INTEGER_TYPES}
+    used: set[str] = set()
+    for node in graph.node:
+        if node.op_type != "DequantizeLinear":
+            continue
+        for i, name in enumerate(node.input):
+            if name in initialisers and name in used:
+                own = graph.initializer.add()
+                own.CopyFrom(initialisers[name])
+                own.name = node.input[i] = f"{node.output[0]}_{i}"
+            used.add(name)
 
 
 def summarise(path: Path) -> OnnxSummary:

@@ -1,8 +1,8 @@
 """Brevitas layers for the derived network: trained with quantisers in place, exported as integers.
 
-Brevitas supplies the layers and their export. The quantisers are ours, put in where it lets them be injected: LSQ's
-gradients (its own differ outside the clipping range, and keep five maps for the backward where one is enough), steps
-rather than thresholds, and a state that is always complete.
+Brevitas supplies the layers and their export. The quantisers are ours, put in where it lets them be injected:
+LSQ's gradients (its own differ outside the clipping range, and keep five maps for the backward where one is
+enough), steps rather than thresholds, and a state that is always complete.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from brevitas.inject import ExtendedInjector
 from brevitas.inject.enum import FloatToIntImplType
 from brevitas.nn import QuantConv2d, QuantIdentity, QuantReLU
 from brevitas.proxy import ActQuantProxyFromInjector, WeightQuantProxyFromInjector
+from brevitas.quant import Int32Bias
 from torch import Tensor, nn
 
 from hwnas.errors import HwnasError
@@ -37,14 +38,14 @@ from hwnas.quantization.lsq import (
 )
 
 SAMPLED_VALUES = 8192
-"""Values of a map that its step is chosen on; more change it by less than the batches do."""
+"""Values of a map that its step is chosen on: enough for a step, and cheap beside the convolutions."""
 
 
 class WeightStep(nn.Module):
-    """The learned steps of a convolution's weights, started by LSQ's rule on the weights of the first forward.
+    """The learned steps of a convolution, started by LSQ's rule on the weights of the first forward.
 
-    ``value`` is zero until then, so that weights may still be loaded or initialised; zero is no step, and a state saved
-    that early comes back as not started.
+    ``value`` is zero until then, so that weights may still be loaded or initialised; zero is no step, and a
+    state saved that early comes back as not started.
     """
 
     def __init__(self, tracked_parameter_list: list[nn.Parameter], bit_width: int) -> None:
@@ -71,7 +72,7 @@ class WeightStep(nn.Module):
 
 
 class ActivationStep(nn.Module):
-    """The learned step of a map, started with the mean of what the first training forwards would have liked best.
+    """The learned step of a map, started with the mean of the best steps for the first training forwards.
 
     While it collects, the mean so far is in use and nothing is learned. Before the first training forward, an
     evaluation takes the step that suits its own input; an export refuses.
@@ -173,20 +174,30 @@ def _after_load(*args: object) -> None:
 def _keep_quantisers_on_load(layer: nn.Module) -> nn.Module:
     """Have ``layer`` load a state into the parameters it has.
 
-    Brevitas builds new quantisers first; the parameters of the old ones stay behind in the optimiser, and a training
-    resumed from a checkpoint no longer learns its steps.
+    Brevitas builds new quantisers first; the parameters of the old ones stay behind in the optimiser, and a
+    training resumed from a checkpoint no longer learns its steps.
     """
     layer.register_load_state_dict_pre_hook(_before_load)
     layer.register_load_state_dict_post_hook(_after_load)
     return layer
 
 
+def _has_integer_bias(spec: OperatorSpec) -> bool:
+    """Whether the biases of an operator are rounded to multiples of input step times weight step.
+
+    ONNX Runtime does so where input and weights are integers, which at 4 bits moves the output by whole grey
+    levels: the training has to know. The convolution then needs the step of its input, which comes with it as
+    a quantised tensor.
+    """
+    return spec.bias and FLOAT_BITS not in (spec.weight_bits, spec.activation_bits)
+
+
 class BrevitasLayers:
     """A `LayerFactory` of quantised layers; a width of 32 gives plain torch layers.
 
     Args:
-        activations: ``learned`` steps, or the constant ones of ``hwgq``. A map that is not rectified has a learned step
-            in both: HWGQ is half-wave and undefined for negative values.
+        activations: ``learned`` steps, or the constant ones of ``hwgq``. A map that is not rectified has a
+            learned step in both: HWGQ is half-wave and undefined for negative values.
         collect_steps: training forwards on which learned activation steps are started.
     """
 
@@ -206,11 +217,17 @@ class BrevitasLayers:
             quantiser = _ActivationQuantiser.let(
                 bit_width=bits, signed=not rectified, collect_steps=self.collect_steps
             )
-        layer = QuantReLU(act_quant=quantiser) if rectified else QuantIdentity(act_quant=quantiser)
+        kind = QuantReLU if rectified else QuantIdentity
+        layer = kind(act_quant=quantiser, return_quant_tensor=_has_integer_bias(spec))
         return _keep_quantisers_on_load(layer)
 
     def convolution(
-        self, spec: OperatorSpec, in_channels: int, out_channels: int, kernel: tuple[int, int], groups: int = 1
+        self,
+        spec: OperatorSpec,
+        in_channels: int,
+        out_channels: int,
+        kernel: tuple[int, int],
+        groups: int = 1,
     ) -> nn.Module:
         if spec.weight_bits == FLOAT_BITS:
             return self._float.convolution(spec, in_channels, out_channels, kernel, groups)
@@ -222,6 +239,7 @@ class BrevitasLayers:
             groups=groups,
             bias=spec.bias,
             weight_quant=_WeightQuantiser.let(bit_width=spec.weight_bits),
+            bias_quant=Int32Bias if _has_integer_bias(spec) else None,
         )
         return _keep_quantisers_on_load(layer)
 
@@ -229,7 +247,9 @@ class BrevitasLayers:
 def uncalibrated(network: nn.Module) -> list[str]:
     """Names of the activation steps of ``network`` that no training forward or calibration has started."""
     return [
-        name for name, step in network.named_modules() if isinstance(step, ActivationStep) and not step.collected
+        name
+        for name, step in network.named_modules()
+        if isinstance(step, ActivationStep) and not step.collected
     ]
 
 
@@ -265,9 +285,10 @@ def calibrate(network: nn.Module, batches: Iterable[Tensor]) -> None:
 def quantise_trained(
     float_network_state: Mapping[str, Tensor], quantised_network: nn.Module, batches: Iterable[Tensor]
 ) -> None:
-    """Quantise a trained float network without training (PTQ), leaving ``quantised_network`` in evaluation mode.
+    """Quantise a trained float network without training it further (PTQ).
 
     Weight steps minimise the squared rounding error of each output channel; activation steps are calibrated.
+    The quantised network is left in evaluation mode.
 
     Args:
         float_network_state: state of the same architecture with every width at 32.
@@ -287,6 +308,6 @@ def quantise_trained(
         raise HwnasError(f"the float weights are of another architecture; they differ in {wrong[0]}")
     for layer in quantised_network.modules():
         if isinstance(layer, QuantConv2d):
-            low, high = integer_range(layer.weight_quant.tensor_quant.scaling_impl.bits, signed=True)
-            layer.weight_quant.tensor_quant.scaling_impl.start(mse_step(layer.weight.detach().flatten(1), low, high))
+            steps = layer.weight_quant.tensor_quant.scaling_impl
+            steps.start(mse_step(layer.weight.detach().flatten(1), *integer_range(steps.bits, signed=True)))
     calibrate(quantised_network, batches)

@@ -1,7 +1,8 @@
-"""Half-wave Gaussian quantisation (HWGQ): a ReLU with a uniform quantiser whose step is a constant of the width.
+"""Half-wave Gaussian quantisation (HWGQ): a ReLU and a uniform quantiser with a constant step for each width.
 
-Source: Cai et al., "Deep learning with low precision by half-wave Gaussian quantization" (CVPR 2017). The steps are the
-MSE-optimal ones for a ReLU of a standard normal distribution, so they expect maps of about unit variance.
+Source: Cai et al., "Deep learning with low precision by half-wave Gaussian quantization" (CVPR 2017). The
+steps are the MSE-optimal ones for a ReLU of a standard normal distribution, so they expect maps of about unit
+variance.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ HWGQ_STEP: dict[int, float] = {
     7: 0.03087,
     8: 0.01653,
 }
-"""Bits to step. The table published with QuantNAS has gaps at 5, 6 and 7; these fill them by the same optimum."""
+"""Bits to step. QuantNAS publishes them with gaps at 5, 6 and 7, filled here by the same optimum."""
 
 
 def hwgq_quantise(x: Tensor, bits: int) -> Tensor:
     """ReLU, rounded to multiples of the step of ``bits`` and clipped at the largest of them.
 
-    The gradient is that of HWGQ's clipped ReLU: it passes between zero and the largest level, and is zero outside.
+    The gradient is that of HWGQ's clipped ReLU: it passes between zero and the largest level, and only there.
 
     Args:
         x: any shape, before its ReLU.

@@ -1,7 +1,7 @@
 """Learned step size quantisation (LSQ): uniform quantisers whose step is trained with the weights.
 
-Source: Esser et al., "Learned step size quantization" (ICLR 2020), equations 1 to 5 and section 2.2; QuantNAS uses it
-for weights, with one step for each output channel.
+Source: Esser et al., "Learned step size quantization" (ICLR 2020), equations 1 to 5 and section 2.2; QuantNAS
+uses it for weights, with one step for each output channel.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 MIN_STEP = 1e-8
 """Smallest step: keeps a channel of zeros from dividing by zero, and is far below any step that matters."""
 
-MSE_CANDIDATES = 64
+MSE_CANDIDATES = 32
 
 
 def integer_range(bits: int, signed: bool) -> tuple[int, int]:
@@ -26,8 +26,8 @@ def integer_range(bits: int, signed: bool) -> tuple[int, int]:
 def positive_step(step: Tensor) -> Tensor:
     """The step a learned parameter stands for.
 
-    An optimiser may carry a small step through zero. The absolute value reflects it, with a gradient on both sides; a
-    clamp alone would stop the gradient, and the step would stay at the bound for good.
+    An optimiser may carry a small step through zero. The absolute value reflects it, with a gradient on both
+    sides; a clamp alone would stop the gradient, and the step would stay at the bound for good.
     """
     return step.abs().clamp_min(MIN_STEP)
 
@@ -49,7 +49,7 @@ class _FakeQuantise(torch.autograd.Function):
         grad_x = grad * inside if ctx.needs_input_grad[0] else None
         grad_step = None
         if ctx.needs_input_grad[1]:
-            # Equation 3; the clamp turns the rounded ratio into the bounds wherever the ratio is outside them.
+            # Equation 3: the clamp turns the rounded ratio into a bound wherever the ratio is outside.
             slope = ratio.round().clamp_(ctx.low, ctx.high).sub_(ratio * inside)
             grad_step = (grad * slope).sum_to_size(step.shape) * ctx.gradient_scale
         return grad_x, grad_step, None, None, None
@@ -58,7 +58,7 @@ class _FakeQuantise(torch.autograd.Function):
 def fake_quantise(x: Tensor, step: Tensor, low: int, high: int, gradient_scale: float = 1.0) -> Tensor:
     """``step * clamp(round(x / step), low, high)`` with LSQ's gradients.
 
-    The gradient of ``x`` passes inside the range and is zero outside; that of ``step`` is equation 3 of the paper.
+    The gradient of ``x`` passes inside the range and is zero outside; that of ``step`` is equation 3.
 
     Args:
         x: any shape.
@@ -87,7 +87,7 @@ def lsq_initial_step(weight: Tensor, bits: int) -> Tensor:
 
 
 def lsq_gradient_scale(weight: Tensor, step: Tensor, high: int) -> float:
-    """``1 / sqrt(Qp * N)`` with N the weights that share a step, so that steps and weights learn at similar rates."""
+    """``1 / sqrt(Qp * N)``, N weights sharing a step: steps and weights then learn at similar rates."""
     return 1 / math.sqrt(high * weight.numel() / step.numel())
 
 
@@ -111,7 +111,7 @@ def lsq_quantise(weight: Tensor, step: Tensor, bits: int) -> Tensor:
 def mse_step(values: Tensor, low: int, high: int) -> Tensor:
     """The step with the least squared rounding error, for quantising without training.
 
-    A scan below the largest step that matters, at which nothing is clipped. Few bits gain most: clipping the rare large
+    A scan downwards from the step at which nothing is clipped. Few bits gain most: clipping the rare large
     values buys resolution for all the others.
 
     Args:
@@ -122,10 +122,7 @@ def mse_step(values: Tensor, low: int, high: int) -> Tensor:
     Returns:
         [rows], positive.
     """
-    largest = values.amax(1) / high
-    if low < 0:
-        largest = torch.maximum(largest, values.amin(1) / low)
-    largest = largest.clamp_min(MIN_STEP)
+    largest = (values.abs().amax(1) / high).clamp_min(MIN_STEP)
     best, least = largest, torch.full_like(largest, math.inf)
     for i in range(MSE_CANDIDATES, 0, -1):
         step = (largest * (i / MSE_CANDIDATES)).clamp_min(MIN_STEP)

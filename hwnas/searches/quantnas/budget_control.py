@@ -1,27 +1,29 @@
-"""How hard the search presses on the hardware: a published constant, or whatever it takes to meet the budget.
+"""How hard the search presses on the hardware to meet a budget.
 
 Users of the published method try penalties until one happens to give the size they need. Under a budget the penalty is
-a dual variable instead: after each epoch it grows in proportion to how far the expected cost is above the budget, and
-shrinks where it is below.
+a dual variable instead, by the augmented Lagrangian of an inequality (Nocedal & Wright, *Numerical Optimization*,
+section 17.4): it presses while the expected cost is above the budget, lets go below, and after each epoch remembers how
+hard it had to press to hold it there.
 """
 
 from __future__ import annotations
 
-import math
+from torch import Tensor
 
-INITIAL_PENALTY = 1e-3
-SMALLEST_PENALTY, LARGEST_PENALTY = 1e-6, 10.0
-GAIN = 4.0
-LARGEST_STEP = math.log(4.0)
+STIFFNESS = 0.01
+"""Penalty per unit of relative excess. The published penalties, 1e-4 to 1e-3, correspond to an excess of 1 to 10 %."""
 
 
-def next_penalty(penalty: float, expected: float, limit: float) -> float:
-    """The penalty of the next epoch, by a multiplicative ascent of the dual.
+def budget_loss(excess: Tensor, multiplier: float) -> Tensor:
+    """Term of the alphas' loss whose gradient is ``max(0, multiplier + STIFFNESS * excess)`` times that of ``excess``.
 
     Args:
-        penalty: the present one, > 0.
-        expected: expected cost.
-        limit: the budget, in the same unit.
+        excess: scalar, expected cost / budget - 1.
+        multiplier: the dual variable, >= 0.
     """
-    step = max(-LARGEST_STEP, min(LARGEST_STEP, GAIN * (expected / limit - 1)))
-    return max(SMALLEST_PENALTY, min(LARGEST_PENALTY, penalty * math.exp(step)))
+    return (multiplier + STIFFNESS * excess).clamp_min(0).square() / (2 * STIFFNESS)
+
+
+def next_multiplier(multiplier: float, excess: float) -> float:
+    """The dual variable of the next epoch."""
+    return max(0.0, multiplier + STIFFNESS * excess)

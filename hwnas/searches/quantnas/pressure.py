@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hwnas.budget import Budget
 from hwnas.cost_models import cost_model
-from hwnas.searches.quantnas.budget_control import INITIAL_PENALTY, next_penalty
+from hwnas.searches.quantnas.budget_control import budget_loss, next_multiplier
 from hwnas.searches.quantnas.objective import ExpectedCost
 from hwnas.spaces.space import SearchSpace
 
@@ -21,19 +21,25 @@ class Pressure:
     Attributes:
         budget: the bound; its limit is infinite where the user gave none.
         cost: the expected cost.
-        penalty: present weight of the normalised cost in the loss.
-        fixed: the penalty stays as it is.
+        penalty: the user's constant weight of the normalised cost (the paper's eta), or None: the budget sets it.
+        multiplier: the dual variable of the budget; see `budget_control`.
     """
 
     budget: Budget
     cost: ExpectedCost
-    penalty: float
-    fixed: bool
+    penalty: float | None
+    multiplier: float = 0.0
+
+    def loss(self, probabilities: Mapping[str, Tensor]) -> Tensor:
+        """The hardware term of the alphas' loss, scalar."""
+        normalised = self.cost.normalised(probabilities)
+        if self.penalty is not None:
+            return self.penalty * normalised
+        return budget_loss(normalised * (self.cost.at_uniform / self.budget.limit) - 1, self.multiplier)
 
     def update(self, probabilities: Mapping[str, Tensor]) -> None:
-        """Raise or lower the penalty after an epoch."""
-        if not self.fixed:
-            self.penalty = next_penalty(self.penalty, self.cost.value(probabilities), self.budget.limit)
+        """Raise or lower the dual variable after an epoch."""
+        self.multiplier = next_multiplier(self.multiplier, self.cost.value(probabilities) / self.budget.limit - 1)
 
     def describe(self, probabilities: Mapping[str, Tensor]) -> str:
         """``6.1 GBitOps of 5 GBitOps``."""
@@ -56,10 +62,11 @@ def make_pressures(space: SearchSpace, budgets: tuple[Budget, ...], penalty: flo
         budgets: the user's.
         penalty: the user's constant weight; None lets each budget set its own.
     """
+    if not budgets:
+        budgets, penalty = (unlimited_budget(space),), penalty or 0.0
     made = []
-    for budget in budgets or (unlimited_budget(space),):
+    for budget in budgets:
         model = budget.model
         cost = ExpectedCost(model.table(space, budget.input_size), model.space_constant(space, budget.input_size))
-        start = penalty if penalty is not None else INITIAL_PENALTY if budgets else 0.0
-        made.append(Pressure(budget, cost, start, fixed=penalty is not None or not budgets))
+        made.append(Pressure(budget, cost, penalty))
     return made

@@ -12,7 +12,7 @@ from torch.nn import functional
 from hwnas.checkpoints import load_state, save_state
 from hwnas.errors import HwnasError
 from hwnas.inference import Validation
-from hwnas.searches.base import SEARCHES, Search, SearchResult, SearchTask
+from hwnas.searches.base import Search, SearchResult, SearchTask
 from hwnas.searches.feasibility import require_feasible
 from hwnas.searches.quantnas.front import derive_result
 from hwnas.searches.quantnas.objective import entropy, entropy_weight
@@ -81,7 +81,8 @@ class _Session:
             total = 0.0
             for i in range(per_epoch):
                 where = f"epoch {epoch + 1}, step {i + 1} of the search"
-                self._alpha_step(rng, epoch, where)
+                if epoch >= settings.warmup_epochs:
+                    self._alpha_step(rng, epoch, where)
                 total += self._weight_step(rng, epoch * per_epoch + i, where)
                 bar.advance(epoch=f"{epoch + 1}/{settings.epochs}", loss=f"{total / (i + 1):.4f}", **self._figures())
             scalars = {"loss": total / per_epoch, "validation_psnr": self.validation.psnr(self.supernet)}
@@ -89,8 +90,9 @@ class _Session:
             scalars["mean_entropy"] = float(entropy(p)) / len(p)
             for pressure in self.pressures:
                 scalars[f"expected_{pressure.budget.metric}"] = pressure.cost.value(p)
-                scalars[f"penalty_{pressure.budget.metric}"] = pressure.penalty
-                pressure.update(p)
+                scalars[f"multiplier_{pressure.budget.metric}"] = pressure.multiplier
+                if epoch >= settings.warmup_epochs:
+                    pressure.update(p)
             for name, value in scalars.items():
                 writer.add_scalar(f"search/{name}", value, epoch)
             writer.flush()
@@ -114,7 +116,7 @@ class _Session:
         loss = functional.l1_loss(self.network(lr), hr)
         p = self.supernet.probabilities()
         for pressure in self.pressures:
-            loss = loss + pressure.penalty * pressure.cost.normalised(p)
+            loss = loss + pressure.loss(p)
         loss = loss + entropy_weight(epoch, self.settings.epochs, self.entropy) * entropy(p)
         require_finite(loss, where, "search.alpha_learning_rate")
         self.alphas.zero_grad()
@@ -151,7 +153,7 @@ class _Session:
             "supernet": self.supernet.state_dict(),
             "weights": self.weights.state_dict(),
             "alphas": self.alphas.state_dict(),
-            "penalties": [pressure.penalty for pressure in self.pressures],
+            "multipliers": [pressure.multiplier for pressure in self.pressures],
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
@@ -159,8 +161,8 @@ class _Session:
             self.supernet.load_state_dict(state["supernet"])
             self.weights.load_state_dict(state["weights"])
             self.alphas.load_state_dict(state["alphas"])
-            for pressure, penalty in zip(self.pressures, state["penalties"], strict=True):
-                pressure.penalty = float(penalty)
+            for pressure, multiplier in zip(self.pressures, state["multipliers"], strict=True):
+                pressure.multiplier = float(multiplier)
             self.epoch = int(state["epoch"])
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
             raise HwnasError(
@@ -176,4 +178,3 @@ def _halves(images: int, seed: int) -> tuple[list[int], list[int]]:
     return order[: (images + 1) // 2], order[(images + 1) // 2 :]
 
 
-SEARCHES.register("quantnas")(QuantNAS())

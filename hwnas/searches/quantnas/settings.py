@@ -17,6 +17,8 @@ class QuantNASSettings(BaseModel):
         merge: compute candidates that are single convolutions together; False is the published, slower way.
         penalty: constant weight of the hardware term (the paper's eta); None lets the budget set it.
         epochs: alternations of alpha and weight steps, in units of ``steps_per_epoch``.
+        warmup_epochs: first epochs without alpha steps (published: none), for short searches, whose first alpha
+            steps would judge operators that have learned nothing.
         steps_per_epoch: alpha steps, and as many weight steps.
         batch: crops a step.
         crop: side of the low-resolution crops in pixels.
@@ -36,6 +38,7 @@ class QuantNASSettings(BaseModel):
     merge: bool = True
     penalty: float | None = Field(default=None, ge=0)
     epochs: int = Field(default=20, gt=0)
+    warmup_epochs: int = Field(default=0, ge=0)
     steps_per_epoch: int = Field(default=1000, gt=0)
     batch: int = Field(default=16, gt=0)
     crop: int = Field(default=45, ge=4)

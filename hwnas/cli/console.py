@@ -1,0 +1,68 @@
+"""What people see: bars with the time that remains on a terminal, plain lines elsewhere, always on stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+
+from hwnas.progress import Progress, Silent, Task
+
+stderr = Console(stderr=True, highlight=False)
+
+
+class _Bar:
+    def __init__(self, progress: RichProgress, identity: TaskID) -> None:
+        self._progress = progress
+        self._identity = identity
+
+    def advance(self, **figures: str) -> None:
+        shown = "  ".join(f"{name} {value}" for name, value in figures.items())
+        self._progress.update(self._identity, advance=1, figures=shown)
+
+
+class _Terminal:
+    def __init__(self, progress: RichProgress) -> None:
+        self._progress = progress
+
+    def task(self, description: str, total: int, done: int = 0) -> Task:
+        return _Bar(self._progress, self._progress.add_task(description, total=total, completed=done, figures=""))
+
+    def say(self, line: str) -> None:
+        self._progress.console.print(line, markup=False)
+
+
+class _Plain(Silent):
+    def say(self, line: str) -> None:
+        stderr.print(line, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """Progress for the length of a command."""
+    if not stderr.is_terminal:
+        yield _Plain()
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[figures]}", style="dim"),
+    )
+    with RichProgress(*columns, console=stderr) as bars:
+        yield _Terminal(bars)

@@ -1,0 +1,133 @@
+"""Options that several commands share, and the settings they make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from hwnas.config import RunConfig
+
+Target = Annotated[str | None, typer.Option("--target", help="Device the network is for.")]
+Budget = Annotated[
+    list[str] | None,
+    typer.Option("--budget", help="Upper bound: 5GBitOps, 30GFLOPs@256x256, 300KParams. Repeat for several."),
+]
+Algorithm = Annotated[str | None, typer.Option("--algorithm", help="Search algorithm.")]
+Data = Annotated[
+    str | None, typer.Option("--data", help="Photographs: a folder, 'bundled' or 'div2k'.", show_default="bundled")
+]
+Scale = Annotated[int | None, typer.Option("--scale", help="Enlargement: 2, 3 or 4.", show_default="4")]
+Preset = Annotated[
+    str | None, typer.Option("--preset", help="tiny (minutes on a CPU), small or paper.", show_default="tiny")
+]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder of the run.", show_default="runs/NAME")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out from its last epoch.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.", show_default="0")]
+InputSize = Annotated[
+    str | None, typer.Option("--input-size", metavar="HxW", help="Low-resolution size at which costs are counted.")
+]
+Space = Annotated[str | None, typer.Option("--space", help="Search space: quantnas or quantnas-float.")]
+Bits = Annotated[str | None, typer.Option("--bits", help="Bit widths to choose from: 4,8. Any of 2 to 8, and 32.")]
+Cells = Annotated[int | None, typer.Option("--cells", help="How often the cell is repeated.", show_default="3")]
+Channels = Annotated[int | None, typer.Option("--channels", help="Width of the network.", show_default="36")]
+Adadm = Annotated[bool | None, typer.Option("--adadm/--no-adadm", help="AdaDM residuals.")]
+Bicubic = Annotated[
+    bool | None, typer.Option("--bicubic/--no-bicubic", help="Add the bicubic enlargement to the output.")
+]
+Quantization = Annotated[
+    str | None, typer.Option("--quantization", help="How widths are searched: noise, shared or independent.")
+]
+Penalty = Annotated[
+    float | None, typer.Option("--penalty", help="Constant weight of the hardware term, as in the paper.")
+]
+Crop = Annotated[int | None, typer.Option("--crop", help="Side of the training crops in low-resolution pixels.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file of settings.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="Any setting: --set train.epochs=50. Repeat for several.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout and nothing else there.")]
+
+
+def settings(
+    *,
+    target: str | None,
+    budget: list[str] | None,
+    algorithm: str | None,
+    data: str | None,
+    scale: int | None,
+    preset: str | None,
+    seed: int | None,
+    input_size: str | None,
+    space: str | None,
+    bits: str | None,
+    cells: int | None,
+    channels: int | None,
+    adadm: bool | None,
+    bicubic: bool | None,
+    quantization: str | None,
+    penalty: float | None,
+    crop: int | None,
+    config: Path | None,
+    assignments: list[str] | None,
+) -> tuple[dict[str, Any], ...]:
+    """Layers of settings for `hwnas.config.make_config`: preset, file, command line.
+
+    Raises:
+        UsageError: for an unknown preset or an unreadable assignment.
+        HwnasError: for an unreadable file.
+    """
+    from hwnas.config import load_preset, parse_assignment, read_settings
+
+    given = {
+        "target": target,
+        "budgets": budget or None,
+        "algorithm": algorithm,
+        "data": data,
+        "seed": seed,
+        "input_size": input_size,
+        "space_name": space,
+        "space": {
+            "scale": scale,
+            "bits": None if bits is None else parse_bits(bits),
+            "cells": cells,
+            "channels": channels,
+            "adadm": adadm,
+            "bicubic": bicubic,
+        },
+        "search": {"quantization": quantization, "penalty": penalty, "crop": crop},
+        "train": {"crop": crop},
+    }
+    return (
+        load_preset(preset or "tiny"),
+        {} if config is None else read_settings(config),
+        _given(given),
+        *(parse_assignment(text) for text in assignments or ()),
+    )
+
+
+def parse_bits(text: str) -> list[int]:
+    """``4,8`` as ``[4, 8]``.
+
+    Raises:
+        UsageError: if it is anything else.
+    """
+    from hwnas.errors import UsageError
+
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--bits {text}: write widths with commas between, for instance 4,8") from error
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """Without what the user left out."""
+    nested = {key: _given(value) if isinstance(value, dict) else value for key, value in options.items()}
+    return {key: value for key, value in nested.items() if value is not None and value != {}}
+
+
+def default_out(config: RunConfig) -> Path:
+    """``runs/quantnas-cpu-5GBitOps``: what was asked for, so that asking the same again finds it."""
+    return Path("runs") / "-".join([config.algorithm, config.target, *config.budgets]).replace("@", "_")

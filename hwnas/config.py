@@ -1,0 +1,139 @@
+"""The settings of a run: defaults, a preset, a file, the command line, in that order; stored in its directory as YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError, ValidationInfo, field_validator
+
+from hwnas.architecture import first_problem
+from hwnas.errors import HwnasError, UsageError
+from hwnas.files import write_text
+from hwnas.searches import SEARCHES
+from hwnas.spaces.space import SpaceOptions
+from hwnas.training.settings import TrainSettings
+
+PRESETS = ("tiny", "small", "paper")
+
+
+class RunConfig(BaseModel):
+    """Everything that decides what a run does.
+
+    Attributes:
+        algorithm: the search.
+        target: the device it is for.
+        budgets: upper bounds as the user wrote them.
+        input_size: low-resolution HxW of budgets that do not state one; None for each metric's own.
+        data: ``bundled``, ``div2k`` or a folder.
+        seed: of everything random.
+        space_name: the search space.
+        space: its options.
+        search: settings of the algorithm.
+        train: settings of the final training.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    algorithm: str = "quantnas"
+    target: str = "cpu"
+    budgets: tuple[str, ...] = ()
+    input_size: str | None = None
+    data: str = "bundled"
+    seed: int = 0
+    space_name: str = "quantnas"
+    space: SpaceOptions = SpaceOptions()
+    search: SerializeAsAny[BaseModel]
+    train: TrainSettings = TrainSettings()
+
+    @field_validator("search", mode="before")
+    @classmethod
+    def _settings_of_the_algorithm(cls, value: Any, info: ValidationInfo) -> BaseModel:
+        return SEARCHES[info.data.get("algorithm", "quantnas")].Settings.model_validate(value)
+
+    def save(self, path: Path) -> None:
+        """Write the settings as YAML, atomically."""
+        write_text(path, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
+
+
+def load_preset(name: str) -> dict[str, Any]:
+    """The settings of a preset, nested as in `RunConfig`.
+
+    Raises:
+        UsageError: for an unknown name.
+    """
+    if name not in PRESETS:
+        raise UsageError(f"no preset is called {name!r}; there are: {', '.join(PRESETS)}")
+    return _mapping((files("hwnas") / "presets" / f"{name}.yaml").read_text(encoding="utf-8"), name)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Settings from a YAML file.
+
+    Raises:
+        HwnasError: if it cannot be read or is not a mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise HwnasError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    return _mapping(text, str(path))
+
+
+def _mapping(text: str, source: str) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise HwnasError(f"{source} is not YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(data, dict):
+        raise HwnasError(f"{source} holds no settings; expected lines such as 'seed: 1'")
+    return data
+
+
+def parse_assignment(text: str) -> dict[str, Any]:
+    """``search.epochs=3`` as ``{"search": {"epochs": 3}}``.
+
+    Raises:
+        UsageError: if there is no ``=``.
+    """
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise UsageError(f"--set {text}: write --set name=value, for instance --set search.epochs=3")
+    try:
+        nested: Any = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UsageError(f"--set {text}: the value is not YAML") from error
+    for part in reversed(key.split(".")):
+        nested = {part: nested}
+    return dict(nested)
+
+
+def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mappings on top of each other; the later wins."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            old = merged.get(key)
+            both = isinstance(old, Mapping) and isinstance(value, Mapping)
+            merged[key] = merge(old, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def make_config(layers: Sequence[Mapping[str, Any]]) -> RunConfig:
+    """The settings that the layers give together.
+
+    Raises:
+        UsageError: naming the setting that is wrong.
+    """
+    try:
+        return RunConfig.model_validate(merge({"search": {}}, *layers))
+    except ValidationError as error:
+        raise UsageError(f"settings: {first_problem(error)}") from error
+
+
+def load_config(path: Path) -> RunConfig:
+    """The settings that `RunConfig.save` wrote."""
+    return make_config([read_settings(path)])

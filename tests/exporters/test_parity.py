@@ -1,0 +1,135 @@
+"""Networks trained for a moment, so that their values are not those of a start, against their files."""
+
+import itertools
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from hwnas.errors import HwnasError
+from hwnas.exporters.onnx import export_onnx
+from hwnas.exporters.parity import (
+    FLOAT_TOLERANCE,
+    QUANTISED_TOLERANCE,
+    Tolerance,
+    check_parity,
+)
+from hwnas.networks import parse_wiring
+from hwnas.networks.adadm import freeze_normalisation
+from hwnas.operators import FLOAT_BITS, OperatorSpec, build_operator
+from hwnas.quantization.brevitas_layers import BrevitasLayers
+
+
+def _image(height: int, width: int, phase: float = 0.0) -> Tensor:
+    """Smooth waves with a hard edge, [1, 3, height, width] in [0, 1]."""
+    y, x = torch.meshgrid(torch.arange(height) / 9, torch.arange(width) / 7, indexing="ij")
+    waves = torch.stack([torch.sin(x + phase), torch.cos(y - phase), torch.sin(x * y / 3 + phase)])
+    return ((waves / 4 + 0.5) + 0.25 * (x > y)).clamp(0, 1)[None]
+
+
+CROPS = [_image(16, 16), _image(11, 20, 1.0), _image(24, 9, 2.0)]
+
+
+def _trained(*widths: int, adadm: bool = False) -> nn.Module:
+    torch.manual_seed(0)
+    layers, width = BrevitasLayers(collect_steps=3), itertools.cycle(widths)
+
+    def make(slot):
+        bits = next(width)
+        spec = OperatorSpec(
+            kind="conv",
+            in_channels=slot.in_channels,
+            out_channels=slot.out_channels,
+            bias=True,
+            activation="none" if slot.in_channels == 3 else "relu",
+            weight_bits=bits,
+            activation_bits=bits,
+        )
+        return build_operator(spec, layers)
+
+    network = parse_wiring({"kind": "quantnas", "channels": 8, "cells": 1, "scale": 2, "adadm": adadm}).build(
+        make
+    )
+    optimiser = torch.optim.Adam(network.parameters(), 3e-3)
+    for step in range(15):
+        high = _image(32, 32, step / 3)
+        optimiser.zero_grad()
+        (network(nn.functional.avg_pool2d(high, 2)) - high).abs().mean().backward()
+        optimiser.step()
+    return network
+
+
+@pytest.mark.parametrize("adadm", ["none", "per image", "frozen"])
+@pytest.mark.parametrize("widths", [(FLOAT_BITS,), (8,), (4,), (4, 8, FLOAT_BITS)], ids=str)
+def test_a_trained_network_and_its_file_agree(tmp_path: Path, widths: tuple[int, ...], adadm: str) -> None:
+    network = _trained(*widths, adadm=adadm != "none")
+    if adadm == "frozen":
+        freeze_normalisation(network)
+    path = tmp_path / "network.onnx"
+    export_onnx(network, path, CROPS[0], {"scale": "2"})
+    report = check_parity(
+        network, path, CROPS, FLOAT_TOLERANCE if widths == (FLOAT_BITS,) else QUANTISED_TOLERANCE
+    )
+    assert report.passed
+    assert report.crops == 3
+    assert report.mean <= report.maximum
+    assert network.training, "the network is left in the mode it was in"
+
+
+def _change_a_weight(path: Path) -> None:
+    model = onnx.load(path)
+    tensor = next(t for t in model.graph.initializer if len(t.dims) == 4)
+    weights = numpy_helper.to_array(tensor).copy()
+    weights[0] = -weights[0]
+    tensor.CopyFrom(numpy_helper.from_array(weights, tensor.name))
+    onnx.save(model, path)
+
+
+@pytest.mark.parametrize(("bits", "tolerance"), [(FLOAT_BITS, FLOAT_TOLERANCE), (8, QUANTISED_TOLERANCE)])
+def test_one_wrong_filter_is_noticed(tmp_path: Path, bits: int, tolerance: Tolerance) -> None:
+    network, path = _trained(bits), tmp_path / "network.onnx"
+    export_onnx(network, path, CROPS[0], {})
+    _change_a_weight(path)
+    with pytest.raises(
+        HwnasError, match=r"differ by [\d.]+ grey levels in the mean and [\d.]+ at most \(allowed: "
+    ):
+        check_parity(network, path, CROPS, tolerance)
+
+
+def test_the_file_of_a_network_with_another_scale_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "network.onnx"
+    export_onnx(nn.PixelShuffle(1), path, CROPS[0], {})
+    with pytest.raises(HwnasError, match="makes"):
+        check_parity(nn.Upsample(scale_factor=2), path, CROPS, FLOAT_TOLERANCE)
+
+
+def test_differences_are_in_grey_levels(tmp_path: Path) -> None:
+    path = tmp_path / "network.onnx"
+    export_onnx(nn.ReLU(), path, CROPS[0], {})
+
+    class Brighter(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + 2 / 255 * (x > 0.5)
+
+    report = check_parity(
+        Brighter(), path, [torch.tensor([0.25, 0.75]).expand(1, 3, 4, 2)], Tolerance(1.5, 2.5)
+    )
+    assert report.mean == pytest.approx(1, abs=1e-4)
+    assert report.maximum == pytest.approx(2, abs=1e-4)
+
+
+def test_a_difference_that_is_not_a_number_never_passes(tmp_path: Path) -> None:
+    path = tmp_path / "network.onnx"
+    export_onnx(nn.ReLU(), path, CROPS[0], {})
+    with pytest.raises(HwnasError, match="nan"):
+        check_parity(nn.ReLU(), path, [torch.full((1, 3, 4, 4), float("nan"))], QUANTISED_TOLERANCE)
+
+
+def test_no_crops_are_no_check(tmp_path: Path) -> None:
+    path = tmp_path / "network.onnx"
+    export_onnx(nn.ReLU(), path, CROPS[0], {})
+    with pytest.raises(HwnasError, match="at least one crop"):
+        check_parity(nn.ReLU(), path, [], FLOAT_TOLERANCE)
