@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -22,6 +24,7 @@ from hwnas.errors import HwnasError
 from hwnas.files import write_text
 from hwnas.networks import Wiring, parse_wiring
 from hwnas.operators import LayerFactory, OperatorSpec, build_operator
+from hwnas.operators.layers import FloatLayers
 
 SCHEMA_VERSION = 1
 
@@ -79,6 +82,20 @@ class Architecture(BaseModel):
         """Twelve hex digits of a hash of all that matters; the name does not."""
         content = self.model_dump(mode="json", exclude={"name"})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def receptive_radius(self) -> int:
+        """Low-resolution pixels that an output pixel depends on at most, to each side; an upper bound.
+
+        All convolutions are taken to follow each other. Enough for tiles whose result is that of the whole image.
+        """
+        reach = 2.0  # of the bicubic enlargement, where there is one
+        for slot in self.wiring.slots:
+            with torch.device("meta"):
+                operator = build_operator(self.operators[slot.name], FloatLayers())
+            sides = [max(m.kernel_size) // 2 for m in operator.modules() if isinstance(m, nn.Conv2d)]
+            reach += slot.count * sum(sides) / slot.resolution
+        return math.ceil(reach)
 
     def with_bits(self, bits: int) -> Architecture:
         """The same network with every layer at ``bits``."""

@@ -7,7 +7,7 @@ the same images makes it readable.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -102,23 +102,37 @@ def load_pairs(folder: Path, scale: int) -> Iterator[tuple[str, ImageArray, Imag
 
 
 def evaluate(
-    upscaler: Upscaler, folder: Path, scale: int, progress: Callable[[int, int], None] | None = None
+    upscaler: Upscaler, folder: Path, scale: int, progress: Callable[[int], None] | None = None
 ) -> Evaluation:
-    """Score ``upscaler`` on every image of ``folder``.
-
-    Args:
-        upscaler: takes uint8 ``[h, w, 3]``, returns uint8 ``[h * scale, w * scale, 3]``.
-        folder: see `load_pairs`.
-        scale: the factor, also the border that the metrics leave out.
-        progress: called with images done and images in all after each image.
+    """Score ``upscaler`` on every image of ``folder``; see `load_pairs` and `evaluate_pairs`.
 
     Raises:
         HwnasError: naming the file, for everything that is wrong with an image.
         ValueError: if the upscaler returns another size than it should.
     """
-    total = len(high_resolution_images(folder))
-    scores = []
-    for name, lr, hr in load_pairs(folder, scale):
+    return evaluate_pairs(upscaler, load_pairs(folder, scale), scale, progress)
+
+
+def evaluate_pairs(
+    upscaler: Upscaler,
+    pairs: Iterable[tuple[str, ImageArray, ImageArray]],
+    scale: int,
+    progress: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Score ``upscaler`` on images.
+
+    Args:
+        upscaler: takes uint8 ``[h, w, 3]``, returns uint8 ``[h * scale, w * scale, 3]``.
+        pairs: name, low-resolution and high-resolution image of each.
+        scale: the factor, also the border that the metrics leave out.
+        progress: called with the number of images done after each.
+
+    Raises:
+        HwnasError: if an image is too small to be scored.
+        ValueError: if the upscaler returns another size than it should.
+    """
+    scores: list[ImageScore] = []
+    for name, lr, hr in pairs:
         sr = upscaler(lr)
         if sr.shape != hr.shape:
             raise ValueError(
@@ -134,10 +148,10 @@ def evaluate(
                 bicubic_ssim=metrics.ssim(bicubic, hr, scale),
             )
         except ValueError as error:
-            raise HwnasError(f"cannot score {name}: {error}; remove it from {folder}") from error
+            raise HwnasError(f"cannot score {name}: {error}; remove it") from error
         scores.append(score)
         if progress is not None:
-            progress(len(scores), total)
+            progress(len(scores))
     return Evaluation(scale=scale, images=tuple(scores))
 
 

@@ -93,7 +93,7 @@ def test_progress_counts_the_images(tmp_path: Path) -> None:
     for i in range(3):
         write_image(tmp_path / f"{i}.png", noise(32, 32, seed=i))
     seen: list[tuple[int, int]] = []
-    evaluate(bicubic_x2, tmp_path, 2, progress=lambda done, total: seen.append((done, total)))
+    evaluate(bicubic_x2, tmp_path, 2, progress=seen.append)
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 

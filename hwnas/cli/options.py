@@ -79,8 +79,6 @@ def settings(
         UsageError: for an unknown preset or an unreadable assignment.
         HwnasError: for an unreadable file.
     """
-    from hwnas.config import load_preset, parse_assignment, read_settings
-
     given = {
         "target": target,
         "budgets": budget or None,
@@ -100,12 +98,29 @@ def settings(
         "search": {"quantization": quantization, "penalty": penalty, "crop": crop},
         "train": {"crop": crop},
     }
-    return (
-        load_preset(preset or "tiny"),
-        {} if config is None else read_settings(config),
-        _given(given),
-        *(parse_assignment(text) for text in assignments or ()),
-    )
+    return _layers(preset, config, given, assignments)
+
+
+def training_settings(
+    *,
+    data: str | None,
+    scale: int | None,
+    preset: str | None,
+    seed: int | None,
+    bicubic: bool | None,
+    activations: str | None,
+    crop: int | None,
+    config: Path | None,
+    assignments: list[str] | None,
+) -> tuple[dict[str, Any], ...]:
+    """As `settings`, for commands that train without searching."""
+    given = {
+        "data": data,
+        "seed": seed,
+        "space": {"scale": scale, "bicubic": bicubic},
+        "train": {"crop": crop, "activations": activations},
+    }
+    return _layers(preset, config, given, assignments)
 
 
 def parse_bits(text: str) -> list[int]:
@@ -120,6 +135,19 @@ def parse_bits(text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
         raise UsageError(f"--bits {text}: write widths with commas between, for instance 4,8") from error
+
+
+def _layers(
+    preset: str | None, config: Path | None, given: dict[str, Any], assignments: list[str] | None
+) -> tuple[dict[str, Any], ...]:
+    from hwnas.config import load_preset, parse_assignment, read_settings
+
+    return (
+        load_preset(preset or "tiny"),
+        {} if config is None else read_settings(config),
+        _given(given),
+        *(parse_assignment(text) for text in assignments or ()),
+    )
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

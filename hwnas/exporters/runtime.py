@@ -12,6 +12,9 @@ from hwnas.errors import HwnasError
 
 _PROBE_SIDE = 8
 
+UNKNOWN_REACH = 64
+"""Context for tiles of a file that does not say how far its network looks, in low-resolution pixels."""
+
 
 def open_session(path: Path) -> onnxruntime.InferenceSession:
     """A CPU session of ONNX Runtime, which reports its problems as exceptions and not on the terminal.
@@ -69,6 +72,7 @@ class OnnxUpscaler:
         self._session = open_session(path)
         self._check_input()
         self.scale = self._find_scale()
+        self.overlap = self._find_overlap()
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         x = image.astype(np.float32).transpose(2, 0, 1)[None] / np.float32(255)
@@ -87,6 +91,11 @@ class OnnxUpscaler:
                 f"{self.path} does not upscale RGB images: its inputs are {found}, expected one float "
                 "[1, 3, height, width]"
             )
+
+    def _find_overlap(self) -> int | None:
+        """Context that tiles need; None if the network looks at the whole image, so that there can be no tiles."""
+        stored = self._session.get_modelmeta().custom_metadata_map.get("overlap", str(UNKNOWN_REACH))
+        return int(stored) if stored.isdecimal() else None
 
     def _find_scale(self) -> int:
         """The scale in the file's properties; in a file from elsewhere, that of a small image put through."""

@@ -25,3 +25,9 @@ def save_result(run: RunDirectory, result: SearchResult) -> None:
         writer.writerow(row)
     write_text(run.front, buffer.getvalue())
     result.chosen.save(run.architecture)
+
+
+def read_front(run: RunDirectory) -> list[dict[str, str]]:
+    """The rows of the front as they stand in its file."""
+    with run.front.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))

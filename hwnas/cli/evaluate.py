@@ -1,0 +1,60 @@
+"""``hwnas evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hwnas.cli import options
+
+
+def evaluate(
+    network: Annotated[str, typer.Argument(metavar="RUN|MODEL.onnx|bicubic", help="What to evaluate.")],
+    data: Annotated[
+        Path, typer.Option("--data", help="Folder of high-resolution images, or with HR/ and LRx2/, LRx4/ inside.")
+    ],
+    scale: options.Scale = None,
+    json: options.Json = False,
+) -> None:
+    """PSNR and SSIM on a folder of images, with bicubic enlargement beside them.
+
+    The field's protocol: luma, borders shaved by the scale, mean over images.
+
+    Examples:
+
+      hwnas evaluate runs/quantnas-cpu-5GBitOps --data Set14/
+
+      hwnas evaluate model.onnx --data photos/ --json
+    """
+    from hwnas import evaluation
+    from hwnas.cli.console import progress
+    from hwnas.cli.resolve import resolve_enlarger
+    from hwnas.data.images import high_resolution_images
+
+    enlarger = resolve_enlarger(network, scale)
+    with progress() as tell:
+        bar = tell.task("evaluating", len(high_resolution_images(data)))
+        result = evaluation.evaluate(enlarger.upscaler, data, enlarger.scale, lambda done: bar.advance())
+    if json:
+        import json as encoder
+
+        print(encoder.dumps(result.as_json()))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{network} on {data}, x{enlarger.scale}")
+    for column in ("image", "PSNR dB", "SSIM", "bicubic PSNR dB", "bicubic SSIM", "gain dB"):
+        table.add_column(column, justify="left" if column == "image" else "right")
+
+    def row(name: str, psnr: float, ssim: float, bicubic_psnr: float, bicubic_ssim: float) -> None:
+        numbers = (f"{psnr:.2f}", f"{ssim:.4f}", f"{bicubic_psnr:.2f}", f"{bicubic_ssim:.4f}")
+        table.add_row(name, *numbers, f"{psnr - bicubic_psnr:+.2f}")
+
+    for image in result.images:
+        row(image.name, image.psnr, image.ssim, image.bicubic_psnr, image.bicubic_ssim)
+    table.add_section()
+    row("mean", result.psnr, result.ssim, result.bicubic_psnr, result.bicubic_ssim)
+    Console().print(table)

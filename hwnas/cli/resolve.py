@@ -1,0 +1,118 @@
+"""What users name: runs, architecture files, published architectures, artifacts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hwnas.errors import HwnasError, UsageError
+
+if TYPE_CHECKING:
+    from hwnas.architecture import Architecture
+    from hwnas.evaluation import Upscaler
+
+
+def resolve_architecture(
+    name: str, scale: int | None = None, bits: int | None = None, bicubic: bool = False
+) -> Architecture:
+    """The architecture of a run, of a JSON file, or a published one.
+
+    Args:
+        name: what the user wrote.
+        scale: enlargement of a published one; 4 unless told.
+        bits: width for all layers; None for its own.
+        bicubic: add the bicubic enlargement to a published one.
+
+    Raises:
+        UsageError: if it is none of these.
+        HwnasError: if the file is damaged.
+    """
+    from hwnas.architecture import load_architecture
+    from hwnas.run_directory import RunDirectory
+    from hwnas.spaces import NAMED, named_architecture
+
+    path = Path(name)
+    if path.is_dir():
+        run = RunDirectory(path)
+        if not run.architecture.is_file():
+            raise HwnasError(f"{path} holds no architecture; finish its search with `hwnas search --resume --out {path}`")
+        architecture = load_architecture(run.architecture)
+    elif path.is_file():
+        architecture = load_architecture(path)
+    elif name in NAMED:
+        return named_architecture(name, scale or 4, bits, bicubic)
+    else:
+        raise UsageError(
+            f"{name!r} is no run, no architecture file and no published architecture ({', '.join(sorted(NAMED))})"
+        )
+    return architecture if bits is None else with_bits(architecture, bits)
+
+
+def with_bits(architecture: Architecture, bits: int) -> Architecture:
+    """All layers at ``bits``.
+
+    Raises:
+        UsageError: if the width is not supported.
+    """
+    from pydantic import ValidationError
+
+    from hwnas.architecture import first_problem
+
+    try:
+        return architecture.with_bits(bits)
+    except ValidationError as error:
+        raise UsageError(f"--bits {bits}: {first_problem(error)}") from error
+
+
+@dataclass(frozen=True)
+class Enlarger:
+    """Something that enlarges images.
+
+    Attributes:
+        upscaler: uint8 [h, w, 3] to uint8 [h * scale, w * scale, 3].
+        scale: its factor.
+        overlap: context in low-resolution pixels that makes a tile's result that of the whole; None: no tiles.
+    """
+
+    upscaler: Upscaler
+    scale: int
+    overlap: int | None
+
+
+def resolve_enlarger(name: str, scale: int | None) -> Enlarger:
+    """What enlarges images: ``bicubic``, an ONNX file, a run, or a weights file.
+
+    Args:
+        name: what the user wrote.
+        scale: for ``bicubic`` (4 unless told); must agree with the others' own where given.
+
+    Raises:
+        UsageError: if it is none of these, or the scale is another.
+        HwnasError: if a file is damaged.
+    """
+    path = Path(name)
+    if name == "bicubic":
+        from hwnas.data import degradation
+
+        return Enlarger(partial(degradation.upscale, scale=scale or 4), scale or 4, overlap=2)
+    if path.suffix == ".onnx":
+        from hwnas.exporters.runtime import OnnxUpscaler
+
+        onnx = OnnxUpscaler(path)
+        found = Enlarger(onnx, onnx.scale, onnx.overlap)
+    elif path.is_dir() or path.suffix == ".safetensors":
+        from hwnas.checkpoints import load_network
+        from hwnas.inference import TorchUpscaler
+        from hwnas.networks.adadm import is_data_dependent
+        from hwnas.run_directory import RunDirectory
+
+        record, network = load_network(RunDirectory(path).weights if path.is_dir() else path)
+        reach = None if is_data_dependent(network) else record.architecture.receptive_radius
+        found = Enlarger(TorchUpscaler(network), record.architecture.scale, reach)
+    else:
+        raise UsageError(f"{name!r} is no run, no .onnx or .safetensors file, and not 'bicubic'")
+    if scale is not None and scale != found.scale:
+        raise UsageError(f"{name} enlarges by {found.scale}, not by {scale}; leave --scale out")
+    return found

@@ -1,0 +1,86 @@
+"""``hwnas run``."""
+
+from __future__ import annotations
+
+import typer
+
+from hwnas.cli import options
+
+
+def run(
+    target: options.Target = None,
+    budget: options.Budget = None,
+    algorithm: options.Algorithm = None,
+    data: options.Data = None,
+    scale: options.Scale = None,
+    preset: options.Preset = None,
+    out: options.Out = None,
+    resume: options.Resume = False,
+    seed: options.Seed = None,
+    input_size: options.InputSize = None,
+    space: options.Space = None,
+    bits: options.Bits = None,
+    cells: options.Cells = None,
+    channels: options.Channels = None,
+    adadm: options.Adadm = None,
+    bicubic: options.Bicubic = None,
+    quantization: options.Quantization = None,
+    penalty: options.Penalty = None,
+    crop: options.Crop = None,
+    config: options.ConfigFile = None,
+    assignments: options.Set = None,
+    json: options.Json = False,
+) -> None:
+    """From photographs to a verified network: search, train, export, evaluate.
+
+    Leaves one folder with the architecture, the weights, model.onnx and summary.md.
+
+    Examples:
+
+      hwnas run --target cpu --budget 5GBitOps
+
+      hwnas run --budget 5GBitOps --data photos/ --preset small --out runs/mine
+
+      hwnas run --out runs/mine --resume
+    """
+    from hwnas import pipeline
+    from hwnas.cli.console import progress
+    from hwnas.cli.runs import open_run
+    from hwnas.cli.search import describe_space
+
+    layers = options.settings(
+        target=target,
+        budget=budget,
+        algorithm=algorithm,
+        data=data,
+        scale=scale,
+        preset=preset,
+        seed=seed,
+        input_size=input_size,
+        space=space,
+        bits=bits,
+        cells=cells,
+        channels=channels,
+        adadm=adadm,
+        bicubic=bicubic,
+        quantization=quantization,
+        penalty=penalty,
+        crop=crop,
+        config=config,
+        assignments=assignments,
+    )
+    directory, settings = open_run(out, resume, layers)
+    with progress() as tell:
+        describe_space(settings, tell)
+        result = pipeline.run_all(settings, directory, tell)
+    if json:
+        import json as encoder
+
+        files = {"run": str(directory.path), "model": str(directory.onnx), "summary": str(directory.summary)}
+        print(encoder.dumps({**result.as_json(), **files}))
+        return
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    Console().print(Markdown(directory.summary.read_text(encoding="utf-8")))
+    Console().print(f"{directory.path}: [bold]{result.psnr:.2f} dB[/bold], bicubic {result.bicubic_psnr:.2f} dB")

@@ -1,0 +1,58 @@
+"""Opening a run: a new one with its settings, or one to go on with, whose settings must not change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hwnas.errors import UsageError
+
+if TYPE_CHECKING:
+    from hwnas.config import RunConfig
+    from hwnas.run_directory import RunDirectory
+
+
+def open_run(out: Path | None, resume: bool, layers: Sequence[Mapping[str, Any]]) -> tuple[RunDirectory, RunConfig]:
+    """The directory and the settings of a run.
+
+    Args:
+        out: its folder; None for one named after what is asked for.
+        resume: go on with what is there.
+        layers: settings, the first of them the preset.
+
+    Raises:
+        UsageError: if the folder is taken, or the settings differ from those of the run to resume.
+    """
+    from hwnas import pipeline
+    from hwnas.cli.options import default_out
+    from hwnas.config import load_config, make_config
+    from hwnas.run_directory import RunDirectory
+
+    config = make_config(layers)
+    out = out or default_out(config)
+    if resume and RunDirectory(out).exists:
+        saved = load_config(RunDirectory(out).config)
+        # A preset is where a new run starts from; one that goes on has its settings.
+        wanted = make_config([saved.model_dump(mode="json"), *layers[1:]])
+        if wanted != saved:
+            raise UsageError(
+                f"{out} was started with other settings ({_difference(saved, wanted)}); "
+                "resume without options, or start a new run with another --out"
+            )
+        return RunDirectory(out), saved
+    pipeline.check(config)
+    run = RunDirectory.create(out, resume)
+    config.save(run.config)
+    return run, config
+
+
+def _difference(saved: RunConfig, wanted: RunConfig) -> str:
+    def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+        if not isinstance(value, dict):
+            return {prefix: value}
+        return {k: v for key, part in value.items() for k, v in flat(part, f"{prefix}.{key}".strip(".")).items()}
+
+    before, now = flat(saved.model_dump(mode="json")), flat(wanted.model_dump(mode="json"))
+    key = next(key for key in now if before.get(key) != now[key])
+    return f"{key} was {before.get(key)}, is {now[key]}"

@@ -1,0 +1,124 @@
+"""``hwnas search``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hwnas.cli import options
+
+if TYPE_CHECKING:
+    from hwnas.config import RunConfig
+    from hwnas.progress import Progress
+
+
+def search(
+    target: options.Target = None,
+    budget: options.Budget = None,
+    algorithm: options.Algorithm = None,
+    data: options.Data = None,
+    scale: options.Scale = None,
+    preset: options.Preset = None,
+    out: options.Out = None,
+    resume: options.Resume = False,
+    seed: options.Seed = None,
+    input_size: options.InputSize = None,
+    space: options.Space = None,
+    bits: options.Bits = None,
+    cells: options.Cells = None,
+    channels: options.Channels = None,
+    adadm: options.Adadm = None,
+    bicubic: options.Bicubic = None,
+    quantization: options.Quantization = None,
+    penalty: options.Penalty = None,
+    crop: options.Crop = None,
+    config: options.ConfigFile = None,
+    assignments: options.Set = None,
+    json: options.Json = False,
+) -> None:
+    """Find the architecture: the most probable one that meets every budget, and the front around it.
+
+    Examples:
+
+      hwnas search --budget 5GBitOps --data photos/
+
+      hwnas search --budget 5GBitOps --budget 80KParams --bits 4,6,8
+
+      hwnas search --space quantnas-float --budget 30GFLOPs --preset paper
+    """
+    from hwnas import pipeline
+    from hwnas.cli.console import progress
+    from hwnas.cli.runs import open_run
+
+    layers = options.settings(
+        target=target,
+        budget=budget,
+        algorithm=algorithm,
+        data=data,
+        scale=scale,
+        preset=preset,
+        seed=seed,
+        input_size=input_size,
+        space=space,
+        bits=bits,
+        cells=cells,
+        channels=channels,
+        adadm=adadm,
+        bicubic=bicubic,
+        quantization=quantization,
+        penalty=penalty,
+        crop=crop,
+        config=config,
+        assignments=assignments,
+    )
+    directory, settings = open_run(out, resume, layers)
+    with progress() as tell:
+        describe_space(settings, tell)
+        photographs = pipeline.load_data(settings, settings.space.scale, tell)
+        chosen = pipeline.search(settings, directory, photographs, tell)
+    costs = {b: b.model.architecture_cost(chosen, b.input_size).value for b in pipeline.budgets_of(settings)}
+    if json:
+        import json as encoder
+
+        found = {"run": str(directory.path), "architecture": str(directory.architecture), "front": str(directory.front)}
+        print(encoder.dumps({**found, "costs": {b.metric: value for b, value in costs.items()}}))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    from hwnas.searches.results import read_front
+
+    rows = read_front(directory)
+    table = Table(title=f"Front of {directory.path}")
+    for column in rows[0]:
+        table.add_column(column, justify="left" if column == "architecture" else "right")
+    for row in rows:
+        table.add_row(*row.values(), style="bold" if row["chosen"] == "1" else None)
+    console = Console()
+    console.print(table)
+    for bound, value in costs.items():
+        console.print(f"chosen: {bound.format(value)} of {bound}")
+    console.print(f"next: hwnas train {directory.path}")
+
+
+def describe_space(settings: RunConfig, tell: Progress) -> None:
+    """Say what the space costs at all, before anything is trained, and what the target makes of narrow bits."""
+    from hwnas import pipeline
+    from hwnas.devices.target import load_target
+    from hwnas.searches.feasibility import cost_range
+
+    space = pipeline.space_of(settings)
+    tell.say(f"space {space.name}: {space.size:,} architectures")
+    for bound in pipeline.budgets_of(settings):
+        reach = cost_range(space, bound)
+        tell.say(
+            f"  {bound.metric}: minimum {bound.format(reach.minimum)}, centre {bound.format(reach.centre)}, "
+            f"maximum {bound.format(reach.maximum)}; budget {bound}"
+        )
+    target = load_target(settings.target)
+    widths = {spec.weight_bits for candidates in space.choices.values() for spec in candidates}
+    if narrow := sorted(widths - set(target.compute_bits)):
+        computed = ", ".join(map(str, target.compute_bits))
+        tell.say(
+            f"  target {target.name} computes convolutions in {computed} bits: layers of "
+            f"{', '.join(map(str, narrow))} bits save storage there, not time"
+        )

@@ -1,0 +1,59 @@
+"""``hwnas upscale``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hwnas.cli import options
+
+
+def upscale(
+    network: Annotated[str, typer.Argument(metavar="RUN|MODEL.onnx|bicubic", help="What enlarges.")],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="An image, or a folder of images.")],
+    destination: Annotated[Path, typer.Argument(metavar="OUT", help="An image, or a folder.")],
+    tile: Annotated[int, typer.Option("--tile", min=0, help="Side of a tile in low-resolution pixels; 0: no tiles.")] = 256,
+    overlap: Annotated[
+        int | None, typer.Option("--overlap", min=0, help="Context around a tile.", show_default="all the network sees")
+    ] = None,
+    scale: options.Scale = None,
+) -> None:
+    """Enlarge images. Large ones are computed in overlapping tiles, with the result of the whole.
+
+    Examples:
+
+      hwnas upscale runs/quantnas-cpu-5GBitOps photo.png large.png
+
+      hwnas upscale model.onnx photos/ enlarged/
+    """
+    from hwnas.cli.console import progress
+    from hwnas.cli.resolve import resolve_enlarger
+    from hwnas.data.images import find_images, read_image, write_image
+    from hwnas.errors import UsageError
+    from hwnas.tiling import upscale_tiled
+
+    enlarger = resolve_enlarger(network, scale)
+    context = enlarger.overlap if overlap is None else overlap
+    if source.is_dir():
+        jobs = [(path, destination / f"{path.stem}.png") for path in find_images(source)]
+        if destination.is_file():
+            raise UsageError(f"{destination} is a file; the images of a folder go to a folder")
+    else:
+        jobs = [(source, destination / f"{source.stem}.png" if destination.is_dir() else destination)]
+    if len({out for _, out in jobs}) < len(jobs):
+        raise UsageError(f"images in {source} differ in their endings only; rename them")
+    with progress() as tell:
+        bar = tell.task("enlarging", len(jobs))
+        for path, out in jobs:
+            image = read_image(path)
+            # An AdaDM that is not frozen looks at the whole image: its tiles would not fit together.
+            if tile and context is not None:
+                enlarged = upscale_tiled(enlarger.upscaler, image, enlarger.scale, tile, context)
+            else:
+                enlarged = enlarger.upscaler(image)
+            write_image(out, enlarged)
+            height, width = enlarged.shape[:2]
+            bar.advance()
+            tell.say(f"{out}: {width}x{height}")

@@ -1,0 +1,129 @@
+"""From a trained network to a verified file: which numbers it computes in, how they came about, and the proof."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from torch import Tensor, nn
+
+from hwnas import __version__
+from hwnas.checkpoints import NetworkRecord
+from hwnas.data.images import ImageArray
+from hwnas.data.sources import TrainingData
+from hwnas.errors import UsageError
+from hwnas.exporters.onnx import OnnxSummary, export_onnx, summarise
+from hwnas.exporters.parity import FLOAT_TOLERANCE, QUANTISED_TOLERANCE, ParityReport, check_parity
+from hwnas.inference import to_tensor
+from hwnas.networks.adadm import is_data_dependent
+from hwnas.operators import FLOAT_BITS
+
+Precision = Literal["fp32", "int8", "mixed"]
+
+CALIBRATION_BATCHES = 16
+PARITY_SIDES = (24, 33, 48)
+"""Sides of the crops that parity is checked on: of several sizes, one of them odd."""
+
+
+@dataclass(frozen=True)
+class Deployable:
+    """A network ready to be written.
+
+    Attributes:
+        record: what it is.
+        network: in evaluation mode.
+        how: one sentence on how its numbers came about.
+    """
+
+    record: NetworkRecord
+    network: nn.Module
+    how: str
+
+
+def make_deployable(
+    record: NetworkRecord, network: nn.Module, precision: Precision, data: TrainingData | None, crop: int
+) -> Deployable:
+    """The network at the precision that the user asked for.
+
+    Args:
+        record: of the trained network.
+        network: the trained network.
+        precision: ``fp32``: without quantisers; ``mixed``: each layer at the bits it was trained at; ``int8``: every
+            convolution in 8-bit integers. Layers trained at 8 bits or fewer keep their weights; float ones are calibrated.
+        data: photographs to calibrate with; needed for ``int8`` where there are float layers.
+        crop: side of the calibration crops in low-resolution pixels.
+
+    Raises:
+        UsageError: if the network has no bits to export at.
+        HwnasError: if calibration fails.
+    """
+    architecture = record.architecture
+    float_layers = [name for name, spec in architecture.operators.items() if spec.weight_bits == FLOAT_BITS]
+    if precision == "mixed":
+        if not architecture.is_quantised:
+            raise UsageError("the network was trained in float; export it with --fp32, or with --int8 to calibrate it")
+        return Deployable(record, network, "each layer at the bits it was trained at")
+    if precision == "fp32":
+        if not architecture.is_quantised:
+            return Deployable(record, network, "as trained, in float")
+        twin = record.model_copy(update={"architecture": architecture.with_bits(FLOAT_BITS)})
+        unquantised = twin.build()
+        unquantised.load_state_dict(_float_state(network))
+        return Deployable(twin, unquantised.eval(), "trained with quantisers, which are left out: not what training optimised")
+    if not float_layers:
+        narrow = sum(spec.weight_bits < 8 for spec in architecture.operators.values())
+        how = "as trained" + (f"; {narrow} layers of fewer than 8 bits are stored in 8-bit integers" if narrow else "")
+        return Deployable(record, network, how)
+    if data is None:
+        raise UsageError("--int8 of a float network calibrates it on photographs; name them with --data")
+    from hwnas.quantization.brevitas_layers import quantise_trained
+
+    operators = {
+        name: spec.with_bits(8) if name in float_layers else spec for name, spec in architecture.operators.items()
+    }
+    integer = record.model_copy(update={"architecture": architecture.model_copy(update={"operators": operators})})
+    quantised = integer.build()
+    rng = np.random.default_rng(0)
+    batches = (data.train.sample(rng, 8, crop)[0] for _ in range(CALIBRATION_BATCHES))
+    quantise_trained(_float_state(network), quantised, batches)
+    how = f"{len(float_layers)} float layers calibrated to 8 bits on {8 * CALIBRATION_BATCHES} crops, not trained further"
+    return Deployable(integer, quantised, how)
+
+
+def _float_state(network: nn.Module) -> dict[str, Tensor]:
+    return {key: value for key, value in network.state_dict().items() if "_quant." not in key}
+
+
+def parity_crops(images: Sequence[tuple[str, ImageArray]], scale: int) -> list[Tensor]:
+    """Low-resolution crops, [1, 3, s, s], from the middle of held-out photographs, of several sizes."""
+    from hwnas.data.degradation import crop_to_multiple, downscale
+
+    crops = []
+    for _, image in images[:4]:
+        lr = downscale(crop_to_multiple(image, scale), scale)
+        for side in PARITY_SIDES:
+            y, x = (max(0, (length - side) // 2) for length in lr.shape[:2])
+            crops.append(to_tensor(lr[y : y + side, x : x + side]))
+    return crops
+
+
+def export_verified(deployable: Deployable, path: Path, crops: Sequence[Tensor]) -> tuple[OnnxSummary, ParityReport]:
+    """Write the ONNX file and hold it against the network.
+
+    Raises:
+        HwnasError: if it cannot be written, or computes something else than the network.
+    """
+    architecture = deployable.record.architecture
+    whole = is_data_dependent(deployable.network)
+    metadata = {
+        "scale": str(architecture.scale),
+        "overlap": "whole image" if whole else str(architecture.receptive_radius),
+        "architecture": architecture.fingerprint,
+        "hwnas": __version__,
+    }
+    export_onnx(deployable.network, path, crops[0], metadata)
+    tolerance = QUANTISED_TOLERANCE if architecture.is_quantised else FLOAT_TOLERANCE
+    return summarise(path), check_parity(deployable.network, path, crops, tolerance)

@@ -1,0 +1,78 @@
+"""``summary.md``: what a run found, in one page, with how each number came about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hwnas.architecture import Architecture
+from hwnas.budget import Budget, format_size
+from hwnas.cost_models import cost_model
+from hwnas.devices.target import Target
+from hwnas.evaluation import Evaluation
+from hwnas.exporters.onnx import OnnxSummary
+from hwnas.exporters.parity import ParityReport
+
+
+def widened_layers(architecture: Architecture, target: Target) -> list[str]:
+    """Layers whose bits the target cannot compute in; it takes the next wider ones."""
+    return [
+        name
+        for name, spec in architecture.operators.items()
+        if max(spec.weight_bits, spec.activation_bits) not in target.compute_bits
+    ]
+
+
+def summarise_run(
+    architecture: Architecture,
+    budgets: Sequence[Budget],
+    target: Target,
+    evaluation: Evaluation,
+    how: str,
+    file: OnnxSummary,
+    parity: ParityReport,
+) -> str:
+    """The page as Markdown."""
+    lines = [f"# {architecture.name}, x{architecture.scale}", "", "| layer | operator | copies |", "|---|---|---|"]
+    lines += [f"| {s.name} | {architecture.operators[s.name].label} | {s.count} |" for s in architecture.wiring.slots]
+    lines += ["", "## Cost (counted)", "", "| metric | cost | budget |", "|---|---|---|"]
+    for budget in budgets:
+        value = budget.model.architecture_cost(architecture, budget.input_size).value
+        lines.append(f"| {budget.metric} at {format_size(budget.input_size)} | {budget.format(value)} | {budget} |")
+    bounded = {budget.metric for budget in budgets}
+    for name in ("bitops", "flops", "params"):
+        if name not in bounded:
+            cost = cost_model(name).architecture_cost(architecture)
+            shown = Budget(name, cost.value, cost.input_size)
+            lines.append(f"| {name} at {format_size(cost.input_size)} | {shown.format(cost.value)} | |")
+    if widened := widened_layers(architecture, target):
+        widths = ", ".join(map(str, target.compute_bits))
+        lines += [
+            "",
+            f"Target `{target.name}` computes convolutions in {widths} bits: {', '.join(widened)} are stored narrower "
+            "and computed in the next of these, so that their BitOps are nominal there.",
+        ]
+    lines += [
+        "",
+        "## Quality (measured on the held-out photographs, model.onnx in ONNX Runtime)",
+        "",
+        "| image | PSNR dB | bicubic dB | SSIM | bicubic |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {i.name} | {i.psnr:.2f} | {i.bicubic_psnr:.2f} | {i.ssim:.4f} | {i.bicubic_ssim:.4f} |"
+        for i in evaluation.images
+    ]
+    lines += [
+        f"| mean | {evaluation.psnr:.2f} | {evaluation.bicubic_psnr:.2f} | {evaluation.ssim:.4f} "
+        f"| {evaluation.bicubic_ssim:.4f} |",
+        "",
+        "## Files",
+        "",
+        f"- `model.onnx`: {file.size_bytes / 1000:.0f} kB, opset {file.opset}, {file.quantised_convolutions} integer and "
+        f"{file.float_convolutions} float convolutions; {how}.",
+        f"- Parity with torch on {parity.crops} real crops: {parity.mean:.4f} grey levels mean, {parity.maximum:.2f} "
+        f"at most (allowed {parity.tolerance_mean:g} and {parity.tolerance_max:g}).",
+        "- `weights.safetensors`, `architecture.json`, `front.csv` with `front/`, `config.yaml`, `events/` (TensorBoard).",
+        "",
+    ]
+    return "\n".join(lines)
