@@ -22,8 +22,9 @@ from torch import nn
 
 from hwnas.errors import HwnasError
 from hwnas.files import write_text
-from hwnas.networks import Wiring, parse_wiring
+from hwnas.networks import Slot, Wiring, parse_wiring
 from hwnas.operators import LayerFactory, OperatorSpec, build_operator
+from hwnas.operators.initialise import initialise
 from hwnas.operators.layers import FloatLayers
 
 SCHEMA_VERSION = 1
@@ -104,7 +105,13 @@ class Architecture(BaseModel):
 
     def build(self, layers: LayerFactory) -> nn.Module:
         """The network of these operators, made of the given layers."""
-        return self.wiring.build(lambda slot: build_operator(self.operators[slot.name], layers))
+
+        def make(slot: Slot) -> nn.Module:
+            operator = build_operator(self.operators[slot.name], layers)
+            initialise(operator, slot.start)
+            return operator
+
+        return self.wiring.build(make)
 
     def save(self, path: Path) -> None:
         """Write the architecture as JSON, atomically."""

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from hwnas.networks.adadm import Add
 from hwnas.networks.bicubic import AddBicubic
-from hwnas.networks.wiring import WIRINGS, MakeOperator, Slot, Wiring
+from hwnas.networks.wiring import WIRINGS, MakeOperator, Slot, Wiring, detail_slots
 
 
 @WIRINGS.register("espcn")
@@ -29,11 +29,12 @@ class ESPCNWiring(Wiring):
     @property
     def slots(self) -> tuple[Slot, ...]:
         first, second = self.channels
-        return (
+        slots = (
             Slot("conv.0", 3, first),
             Slot("conv.1", first, second),
             Slot("conv.2", second, 3 * self.scale**2),
         )
+        return detail_slots(slots, pixels="conv.2") if self.bicubic else slots
 
     def build(self, make: MakeOperator) -> nn.Module:
         network = nn.Sequential(*(make(slot) for slot in self.slots), nn.PixelShuffle(self.scale))
@@ -85,7 +86,8 @@ class SRResNetWiring(Wiring):
             ups.append(Slot(f"upsample.{i}", c, c * factor**2, resolution))
             resolution *= factor
         ends = [Slot("hr", c, c, resolution), Slot("tail", c, 3, resolution)]
-        return (Slot("head", 3, c), *blocks, *ups, *ends)
+        slots = (Slot("head", 3, c), *blocks, *ups, *ends)
+        return detail_slots(slots, pixels="tail") if self.bicubic else slots
 
     def build(self, make: MakeOperator) -> nn.Module:
         slots = {slot.name: slot for slot in self.slots}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hwnas.networks.adadm import residual
 from hwnas.networks.bicubic import AddBicubic
-from hwnas.networks.wiring import WIRINGS, MakeOperator, Slot, Wiring
+from hwnas.networks.wiring import WIRINGS, MakeOperator, Slot, Wiring, detail_slots
 
 
 class Cell(nn.Module):
@@ -45,7 +45,7 @@ class QuantNASWiring(Wiring):
     @property
     def slots(self) -> tuple[Slot, ...]:
         c = self.channels
-        return (
+        slots = (
             Slot("head.0", 3, c),
             Slot("head.1", c, c),
             Slot("body.0", c, c, count=self.cells),
@@ -55,6 +55,7 @@ class QuantNASWiring(Wiring):
             Slot("tail.0", 3, c, resolution=self.scale),
             Slot("tail.1", c, 3, resolution=self.scale),
         )
+        return detail_slots(slots, pixels="upsample") if self.bicubic else slots
 
     def build(self, make: MakeOperator) -> nn.Module:
         slots = {slot.name: slot for slot in self.slots}

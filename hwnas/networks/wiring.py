@@ -8,12 +8,13 @@ the skeleton whose own parameters are counted.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from hwnas.operators.initialise import Start
 from hwnas.registry import Registry
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Slot:
         in_channels: channels the operator there must read.
         out_channels: channels it must write.
         resolution: side of its maps as a multiple of the low-resolution input's.
+        start: how its convolutions are initialised; see `hwnas.operators.initialise`.
         count: how many times the operator is built, each with weights of its own (cells that repeat).
     """
 
@@ -37,6 +39,19 @@ class Slot:
     out_channels: int
     resolution: int = 1
     count: int = 1
+    start: Start = "torch"
+
+
+def detail_slots(slots: Iterable[Slot], pixels: str) -> tuple[Slot, ...]:
+    """The slots of a network that adds detail to an enlargement, each with its start.
+
+    Args:
+        slots: in the order of computation; the first reads the image.
+        pixels: name of the slot that makes the pixels.
+    """
+    first, *rest = slots
+    starts = (replace(slot, start="pixels" if slot.name == pixels else "features") for slot in rest)
+    return (replace(first, start="detail"), *starts)
 
 
 MakeOperator = Callable[[Slot], "nn.Module"]

@@ -76,6 +76,7 @@ class _Session:
         bar = self.task.progress.task("searching", settings.epochs * per_epoch, self.epoch * per_epoch)
         for epoch in range(self.epoch, settings.epochs):
             rng = np.random.default_rng(seed_epoch(self.task.seed, "search", epoch))
+            self.supernet.noise.enabled = epoch >= settings.warmup_epochs
             self.supernet.noise.refresh()
             self.network.train()
             total = 0.0

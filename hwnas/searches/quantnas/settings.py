@@ -17,8 +17,8 @@ class QuantNASSettings(BaseModel):
         merge: compute candidates that are single convolutions together; False is the published, slower way.
         penalty: constant weight of the hardware term (the paper's eta); None lets the budget set it.
         epochs: alternations of alpha and weight steps, in units of ``steps_per_epoch``.
-        warmup_epochs: first epochs without alpha steps (published: none), for short searches, whose first alpha
-            steps would judge operators that have learned nothing.
+        warmup_epochs: first epochs without alpha steps and without noise (published: none), for short searches, whose
+            first alpha steps would judge operators that have learned nothing.
         steps_per_epoch: alpha steps, and as many weight steps.
         batch: crops a step.
         crop: side of the low-resolution crops in pixels.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.networks.wiring import Slot
+from hwnas.operators.initialise import initialise
 from hwnas.searches.quantnas.mixed_operator import MixedOperator, Quantization
 from hwnas.searches.quantnas.noise import NoiseSource
 from hwnas.spaces.space import SearchSpace
@@ -31,6 +32,8 @@ class Supernet(nn.Module):
 
         def make(slot: Slot) -> nn.Module:
             mixed = MixedOperator(space.choices[slot.name], quantization, self.noise, merge)
+            for candidate in mixed.operators:
+                initialise(candidate, slot.start)
             self._mixed[slot.name].append(mixed)
             return mixed
 
