@@ -51,7 +51,9 @@ class Architecture(BaseModel):
     @classmethod
     def _known_schema(cls, value: int) -> int:
         if not 1 <= value <= SCHEMA_VERSION:
-            raise ValueError(f"version {value} is not known to this hwnas (it reads up to {SCHEMA_VERSION}); upgrade hwnas")
+            raise ValueError(
+                f"version {value} is not known to this hwnas (it reads up to {SCHEMA_VERSION}); upgrade hwnas"
+            )
         return value
 
     @model_validator(mode="after")
@@ -144,7 +146,7 @@ def parse_architecture(text: str | bytes, source: str) -> Architecture:
     version = data.get("schema_version") if isinstance(data, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise HwnasError(
-            f"{source}: schema_version: version {version} is newer than this hwnas reads ({SCHEMA_VERSION}); upgrade hwnas"
+            f"{source}: schema_version: version {version} is newer than this hwnas ({SCHEMA_VERSION}); upgrade hwnas"
         )
     try:
         return Architecture.model_validate(data)

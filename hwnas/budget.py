@@ -19,7 +19,7 @@ def parse_size(text: str) -> Size:
     Raises:
         UsageError: if it is anything else, or a side is not in 1..65536.
     """
-    match = re.fullmatch(r"(\d{1,5})[x×](\d{1,5})", text.strip())
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text.strip())
     size = (int(match[1]), int(match[2])) if match else (0, 0)
     if not all(1 <= side <= 65536 for side in size):
         raise UsageError(f"{text!r} is not an input size; write height x width of the low-resolution image, 180x320")
@@ -87,7 +87,9 @@ def parse_budget(text: str, input_size: Size | None = None) -> Budget:
     unit = match["unit"].lower()
     prefix = "" if unit in units else unit[:1]
     if prefix not in _PREFIX or unit.removeprefix(prefix) not in units:
-        raise UsageError(f"budget {text!r}: no cost is counted in {match['unit']!r}; the units are {known}, with K, M, G, T")
+        raise UsageError(
+            f"budget {text!r}: no cost is counted in {match['unit']!r}; the units are {known}, with K, M, G, T"
+        )
     model = cost_model(units[unit.removeprefix(prefix)][0])
     limit = float(match["number"]) * _PREFIX[prefix]
     if limit <= 0:

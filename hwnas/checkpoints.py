@@ -109,5 +109,3 @@ def load_state(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise HwnasError(f"checkpoint {path} is not one of hwnas; delete it to begin this stage again with --resume")
     return state
-
-

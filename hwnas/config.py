@@ -1,4 +1,4 @@
-"""The settings of a run: defaults, a preset, a file, the command line, in that order; stored in its directory as YAML."""
+"""The settings of a run: defaults, a preset, a file, the command line, in that order; stored with the run as YAML."""
 
 from __future__ import annotations
 

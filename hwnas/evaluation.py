@@ -62,9 +62,7 @@ class Evaluation:
             "ssim": self.ssim,
             "bicubic_psnr": _finite(self.bicubic_psnr),
             "bicubic_ssim": self.bicubic_ssim,
-            "images": [
-                {key: _finite(value) for key, value in asdict(image).items()} for image in self.images
-            ],
+            "images": [{key: _finite(value) for key, value in asdict(image).items()} for image in self.images],
         }
 
 
@@ -88,9 +86,7 @@ def load_pairs(folder: Path, scale: int) -> Iterator[tuple[str, ImageArray, Imag
             continue
         low_path = low_folder / path.name
         if not low_path.exists():
-            raise HwnasError(
-                f"{low_path} is missing, the input that belongs to {path}; add it, or remove {low_folder}"
-            )
+            raise HwnasError(f"{low_path} is missing, the input that belongs to {path}; add it, or remove {low_folder}")
         lr = read_image(low_path)
         height, width = lr.shape[0] * scale, lr.shape[1] * scale
         if hr.shape[0] < height or hr.shape[1] < width:
@@ -101,9 +97,7 @@ def load_pairs(folder: Path, scale: int) -> Iterator[tuple[str, ImageArray, Imag
         yield path.name, lr, hr[:height, :width]
 
 
-def evaluate(
-    upscaler: Upscaler, folder: Path, scale: int, progress: Callable[[int], None] | None = None
-) -> Evaluation:
+def evaluate(upscaler: Upscaler, folder: Path, scale: int, progress: Callable[[int], None] | None = None) -> Evaluation:
     """Score ``upscaler`` on every image of ``folder``; see `load_pairs` and `evaluate_pairs`.
 
     Raises:
@@ -135,9 +129,7 @@ def evaluate_pairs(
     for name, lr, hr in pairs:
         sr = upscaler(lr)
         if sr.shape != hr.shape:
-            raise ValueError(
-                f"the upscaler made {list(sr.shape)} of {name}, whose x{scale} is {list(hr.shape)}"
-            )
+            raise ValueError(f"the upscaler made {list(sr.shape)} of {name}, whose x{scale} is {list(hr.shape)}")
         bicubic = upscale(lr, scale)
         try:
             score = ImageScore(

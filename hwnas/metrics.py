@@ -71,9 +71,7 @@ def ssim(sr: ImageArray, hr: ImageArray, shave: int) -> float:
 
 def _shaved_luma(sr: ImageArray, hr: ImageArray, shave: int, smallest: int) -> tuple[Luma, Luma]:
     if sr.shape != hr.shape or sr.ndim != 3 or sr.shape[2] != 3:
-        raise ValueError(
-            f"cannot compare images of shapes {list(sr.shape)} and {list(hr.shape)}; need equal [H, W, 3]"
-        )
+        raise ValueError(f"cannot compare images of shapes {list(sr.shape)} and {list(hr.shape)}; need equal [H, W, 3]")
     height, width = sr.shape[:2]
     if shave < 0 or min(height, width) < smallest + 2 * shave:
         raise ValueError(

@@ -38,5 +38,3 @@ class Silent:
 
     def say(self, line: str) -> None:
         pass
-
-

@@ -56,7 +56,10 @@ class Registry(Generic[T]):
             try:
                 self._objects.setdefault(point.name, point.load())
             except Exception as error:
-                warnings.warn(f"{self.what} plugin {point.name!r} ({point.value}) is broken and skipped: {error}", stacklevel=3)
+                warnings.warn(
+                    f"{self.what} plugin {point.name!r} ({point.value}) is broken and skipped: {error}",
+                    stacklevel=3,
+                )
 
     def __contains__(self, name: object) -> bool:
         if name not in self._objects:

@@ -74,9 +74,7 @@ def test_an_image_smaller_than_its_input_asks_for_is_named(tmp_path: Path) -> No
         list(load_pairs(tmp_path, 2))
 
 
-@pytest.mark.parametrize(
-    ("size", "message"), [(1, "too small to be reduced by 2"), (12, "cannot score a.png")]
-)
+@pytest.mark.parametrize(("size", "message"), [(1, "too small to be reduced by 2"), (12, "cannot score a.png")])
 def test_an_image_too_small_to_be_scored_is_named(tmp_path: Path, size: int, message: str) -> None:
     write_image(tmp_path / "a.png", noise(size, size))
     with pytest.raises(HwnasError, match=message):

@@ -116,9 +116,7 @@ def test_the_dtype_is_the_upscalers() -> None:
 
 
 def test_another_scale_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"made \[32, 32\] of a tile, not \[64, 64\]; it does not enlarge by 4"
-    ):
+    with pytest.raises(ValueError, match=r"made \[32, 32\] of a tile, not \[64, 64\]; it does not enlarge by 4"):
         upscale_tiled(enlarge, photo(16, 16), 4, tile=16, overlap=0)
 
 

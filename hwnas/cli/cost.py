@@ -41,7 +41,8 @@ def cost(
         import json as encoder
 
         layers = [
-            {"layer": row.layer, "operator": row.operator, "count": row.count, "value": row.value} for row in found.layers
+            {"layer": row.layer, "operator": row.operator, "count": row.count, "value": row.value}
+            for row in found.layers
         ]
         print(
             encoder.dumps(

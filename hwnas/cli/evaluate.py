@@ -13,7 +13,8 @@ from hwnas.cli import options
 def evaluate(
     network: Annotated[str, typer.Argument(metavar="RUN|MODEL.onnx|bicubic", help="What to evaluate.")],
     data: Annotated[
-        Path, typer.Option("--data", help="Folder of high-resolution images, or with HR/ and LRx2/, LRx4/ inside.")
+        Path,
+        typer.Option("--data", help="Folder of high-resolution images, or with HR/ and LRx2/, LRx4/ inside."),
     ],
     scale: options.Scale = None,
     json: options.Json = False,

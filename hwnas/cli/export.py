@@ -19,7 +19,8 @@ def export(
         Path | None, typer.Option("--output", "-o", help="Where to write.", show_default="RUN/model.onnx")
     ] = None,
     data: Annotated[
-        str | None, typer.Option("--data", help="Photographs to verify and calibrate with.", show_default="the run's")
+        str | None,
+        typer.Option("--data", help="Photographs to verify and calibrate with.", show_default="the run's"),
     ] = None,
     json: options.Json = False,
 ) -> None:
@@ -73,10 +74,10 @@ def export(
         )
         return
     typer.echo(
-        f"{path}: {summary.size_bytes / 1000:.0f} kB, opset {summary.opset}, {summary.quantised_convolutions} integer and "
-        f"{summary.float_convolutions} float convolutions\n"
+        f"{path}: {summary.size_bytes / 1000:.0f} kB, opset {summary.opset}, "
+        f"{summary.quantised_convolutions} integer and {summary.float_convolutions} float convolutions\n"
         f"  {how}\n"
-        f"  against torch on {parity.crops} real crops: {parity.mean:.4f} grey levels mean, {parity.maximum:.2f} at most "
-        f"(allowed {parity.tolerance_mean:g} and {parity.tolerance_max:g})\n"
+        f"  against torch on {parity.crops} real crops: {parity.mean:.4f} grey levels mean, "
+        f"{parity.maximum:.2f} at most (allowed {parity.tolerance_mean:g} and {parity.tolerance_max:g})\n"
         f"  held-out photographs in ONNX Runtime: {result.psnr:.2f} dB, bicubic {result.bicubic_psnr:.2f} dB"
     )

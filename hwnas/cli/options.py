@@ -17,7 +17,8 @@ Budget = Annotated[
 ]
 Algorithm = Annotated[str | None, typer.Option("--algorithm", help="Search algorithm.")]
 Data = Annotated[
-    str | None, typer.Option("--data", help="Photographs: a folder, 'bundled' or 'div2k'.", show_default="bundled")
+    str | None,
+    typer.Option("--data", help="Photographs: a folder, 'bundled' or 'div2k'.", show_default="bundled"),
 ]
 Scale = Annotated[int | None, typer.Option("--scale", help="Enlargement: 2, 3 or 4.", show_default="4")]
 Preset = Annotated[
@@ -27,7 +28,8 @@ Out = Annotated[Path | None, typer.Option("--out", help="Folder of the run.", sh
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out from its last epoch.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.", show_default="0")]
 InputSize = Annotated[
-    str | None, typer.Option("--input-size", metavar="HxW", help="Low-resolution size at which costs are counted.")
+    str | None,
+    typer.Option("--input-size", metavar="HxW", help="Low-resolution size at which costs are counted."),
 ]
 Space = Annotated[str | None, typer.Option("--space", help="Search space: quantnas or quantnas-float.")]
 Bits = Annotated[str | None, typer.Option("--bits", help="Bit widths to choose from: 4,8. Any of 2 to 8, and 32.")]
@@ -45,9 +47,7 @@ Penalty = Annotated[
 ]
 Crop = Annotated[int | None, typer.Option("--crop", help="Side of the training crops in low-resolution pixels.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file of settings.")]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", help="Any setting: --set train.epochs=50. Repeat for several.")
-]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Any setting: --set train.epochs=50. Repeat for several.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout and nothing else there.")]
 
 

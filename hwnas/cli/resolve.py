@@ -37,7 +37,9 @@ def resolve_architecture(
     if path.is_dir():
         run = RunDirectory(path)
         if not run.architecture.is_file():
-            raise HwnasError(f"{path} holds no architecture; finish its search with `hwnas search --resume --out {path}`")
+            raise HwnasError(
+                f"{path} holds no architecture; finish its search with `hwnas search --resume --out {path}`"
+            )
         architecture = load_architecture(run.architecture)
     elif path.is_file():
         architecture = load_architecture(path)

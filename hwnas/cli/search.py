@@ -79,7 +79,11 @@ def search(
     if json:
         import json as encoder
 
-        found = {"run": str(directory.path), "architecture": str(directory.architecture), "front": str(directory.front)}
+        found = {
+            "run": str(directory.path),
+            "architecture": str(directory.architecture),
+            "front": str(directory.front),
+        }
         print(encoder.dumps({**found, "costs": {b.metric: value for b, value in costs.items()}}))
         return
     from rich.console import Console

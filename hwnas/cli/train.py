@@ -21,7 +21,8 @@ def train(
     bits: Annotated[int | None, typer.Option("--bits", help="Every layer at this width; 32 for float.")] = None,
     bicubic: options.Bicubic = None,
     activations: Annotated[
-        str | None, typer.Option("--activations", help="Activation quantiser: learned or hwgq.", show_default="learned")
+        str | None,
+        typer.Option("--activations", help="Activation quantiser: learned or hwgq.", show_default="learned"),
     ] = None,
     crop: options.Crop = None,
     config: options.ConfigFile = None,

@@ -14,9 +14,12 @@ def upscale(
     network: Annotated[str, typer.Argument(metavar="RUN|MODEL.onnx|bicubic", help="What enlarges.")],
     source: Annotated[Path, typer.Argument(metavar="IN", help="An image, or a folder of images.")],
     destination: Annotated[Path, typer.Argument(metavar="OUT", help="An image, or a folder.")],
-    tile: Annotated[int, typer.Option("--tile", min=0, help="Side of a tile in low-resolution pixels; 0: no tiles.")] = 256,
+    tile: Annotated[
+        int, typer.Option("--tile", min=0, help="Side of a tile in low-resolution pixels; 0: no tiles.")
+    ] = 256,
     overlap: Annotated[
-        int | None, typer.Option("--overlap", min=0, help="Context around a tile.", show_default="all the network sees")
+        int | None,
+        typer.Option("--overlap", min=0, help="Context around a tile.", show_default="all the network sees"),
     ] = None,
     scale: options.Scale = None,
 ) -> None:

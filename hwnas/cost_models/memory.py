@@ -106,7 +106,9 @@ class MemoryCost(CostModel):
 
     def architecture_cost(self, architecture: Architecture, input_size: Size | None = None) -> Cost:
         weights = super().architecture_cost(architecture, input_size)
-        peak = LayerCost("(activations)", "peak of live maps", 1, peak_activation_bytes(architecture, weights.input_size))
+        peak = LayerCost(
+            "(activations)", "peak of live maps", 1, peak_activation_bytes(architecture, weights.input_size)
+        )
         return Cost(self.name, weights.value + peak.value, self.unit, weights.input_size, (*weights.layers, peak))
 
 

@@ -103,8 +103,7 @@ class ImagePairs:
             return
         small = [i for i in range(len(self)) if self.sizes[i].min() < crop]
         named = ", ".join(
-            f"{self.names[i]} ({self.sizes[i, 1] * self.scale}x{self.sizes[i, 0] * self.scale})"
-            for i in small[:3]
+            f"{self.names[i]} ({self.sizes[i, 1] * self.scale}x{self.sizes[i, 0] * self.scale})" for i in small[:3]
         )
         more = f" and {len(small) - 3} more" if len(small) > 3 else ""
         side = crop * self.scale
@@ -191,9 +190,7 @@ def _key(paths: Sequence[Path], scale: int) -> str:
     return hashlib.sha256(json.dumps([_CACHE_FORMAT, scale, files]).encode()).hexdigest()[:16]
 
 
-def _on_disk(
-    path: Path, pairs: Iterator[Prepared], lengths: list[int]
-) -> tuple[npt.NDArray[np.int64], ImageArray]:
+def _on_disk(path: Path, pairs: Iterator[Prepared], lengths: list[int]) -> tuple[npt.NDArray[np.int64], ImageArray]:
     """Sizes and memory-mapped pixels from ``path``; written first unless a complete file is there.
 
     One flat array holds all pixels and behind them the sizes: no second file can fall out of step with it.

@@ -40,8 +40,7 @@ def downscale(image: ImageArray, scale: int) -> ImageArray:
     _check(image, scale)
     if image.shape[0] % scale or image.shape[1] % scale:
         raise ValueError(
-            f"a {image.shape[1]}x{image.shape[0]} image has no exact 1/{scale}; "
-            "crop it with crop_to_multiple first"
+            f"a {image.shape[1]}x{image.shape[0]} image has no exact 1/{scale}; crop it with crop_to_multiple first"
         )
     for axis in (0, 1):
         image = _shrink(image, scale, axis)

@@ -47,9 +47,7 @@ def find_images(folder: Path) -> list[Path]:
         files = sorted(folder.iterdir())
     except OSError as error:
         raise HwnasError(f"cannot list {folder}: {error.strerror}; check its permissions") from error
-    images = [
-        f for f in files if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith(".") and f.is_file()
-    ]
+    images = [f for f in files if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith(".") and f.is_file()]
     if not images:
         suffixes = ", ".join(suffix.lstrip(".") for suffix in IMAGE_SUFFIXES)
         raise HwnasError(f"no images in {folder}; put files ending in {suffixes} there (not in subfolders)")

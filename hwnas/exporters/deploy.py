@@ -52,7 +52,8 @@ def make_deployable(
         record: of the trained network.
         network: the trained network.
         precision: ``fp32``: without quantisers; ``mixed``: each layer at the bits it was trained at; ``int8``: every
-            convolution in 8-bit integers. Layers trained at 8 bits or fewer keep their weights; float ones are calibrated.
+            convolution in 8-bit integers. Layers trained at 8 bits or fewer keep their weights, float ones are
+            calibrated.
         data: photographs to calibrate with; needed for ``int8`` where there are float layers.
         crop: side of the calibration crops in low-resolution pixels.
 
@@ -72,7 +73,11 @@ def make_deployable(
         twin = record.model_copy(update={"architecture": architecture.with_bits(FLOAT_BITS)})
         unquantised = twin.build()
         unquantised.load_state_dict(_float_state(network))
-        return Deployable(twin, unquantised.eval(), "trained with quantisers, which are left out: not what training optimised")
+        return Deployable(
+            twin,
+            unquantised.eval(),
+            "trained with quantisers, which are left out: not what training optimised",
+        )
     if not float_layers:
         narrow = sum(spec.weight_bits < 8 for spec in architecture.operators.values())
         how = "as trained" + (f"; {narrow} layers of fewer than 8 bits are stored in 8-bit integers" if narrow else "")
@@ -89,7 +94,9 @@ def make_deployable(
     rng = np.random.default_rng(0)
     batches = (data.train.sample(rng, 8, crop)[0] for _ in range(CALIBRATION_BATCHES))
     quantise_trained(_float_state(network), quantised, batches)
-    how = f"{len(float_layers)} float layers calibrated to 8 bits on {8 * CALIBRATION_BATCHES} crops, not trained further"
+    how = (
+        f"{len(float_layers)} float layers calibrated to 8 bits on {8 * CALIBRATION_BATCHES} crops, not trained further"
+    )
     return Deployable(integer, quantised, how)
 
 

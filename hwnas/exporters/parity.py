@@ -56,9 +56,7 @@ class ParityReport:
         return self.mean <= self.tolerance_mean and self.maximum <= self.tolerance_max
 
 
-def check_parity(
-    network: nn.Module, model_path: Path, crops: Sequence[Tensor], tolerance: Tolerance
-) -> ParityReport:
+def check_parity(network: nn.Module, model_path: Path, crops: Sequence[Tensor], tolerance: Tolerance) -> ParityReport:
     """Compare ``network`` in evaluation mode with its exported file.
 
     Args:

@@ -35,14 +35,10 @@ def open_session(path: Path) -> onnxruntime.InferenceSession:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     # Its exceptions share no base but Exception itself.
     except Exception as error:
-        raise HwnasError(
-            f"{path} is not an ONNX file, or is damaged; export the network again ({error})"
-        ) from error
+        raise HwnasError(f"{path} is not an ONNX file, or is damaged; export the network again ({error})") from error
 
 
-def run_network(
-    session: onnxruntime.InferenceSession, x: NDArray[np.float32], path: Path
-) -> NDArray[np.float32]:
+def run_network(session: onnxruntime.InferenceSession, x: NDArray[np.float32], path: Path) -> NDArray[np.float32]:
     """The output of a session with one input and one output; ``path`` is for the message.
 
     Raises:
@@ -104,14 +100,11 @@ class OnnxUpscaler:
             if not stored.isdecimal() or int(stored) < 1:
                 raise HwnasError(f"{self.path}: the property 'scale' is {stored!r}, expected a whole number")
             return int(stored)
-        sides = [
-            side if isinstance(side, int) else _PROBE_SIDE for side in self._session.get_inputs()[0].shape[2:]
-        ]
+        sides = [side if isinstance(side, int) else _PROBE_SIDE for side in self._session.get_inputs()[0].shape[2:]]
         shape = run_network(self._session, np.zeros((1, 3, *sides), np.float32), self.path).shape
         scale = shape[2] // sides[0] if len(shape) == 4 else 0
         if scale < 1 or shape != (1, 3, sides[0] * scale, sides[1] * scale):
             raise HwnasError(
-                f"{self.path} does not upscale RGB images: "
-                f"it makes {list(shape)} of [1, 3, {sides[0]}, {sides[1]}]"
+                f"{self.path} does not upscale RGB images: it makes {list(shape)} of [1, 3, {sides[0]}, {sides[1]}]"
             )
         return scale

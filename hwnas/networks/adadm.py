@@ -52,7 +52,8 @@ class AdaDM(nn.Module):
         return std
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + (self.w * self._std(x) + self.b) * self.branch(self.norm(x))
+        out: Tensor = x + (self.w * self._std(x) + self.b) * self.branch(self.norm(x))
+        return out
 
 
 class Add(nn.Module):

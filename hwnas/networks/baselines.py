@@ -92,13 +92,11 @@ class SRResNetWiring(Wiring):
     def build(self, make: MakeOperator) -> nn.Module:
         slots = {slot.name: slot for slot in self.slots}
         blocks = nn.Sequential(
-            *(
-                Add(nn.Sequential(make(slots[f"block.{i}.0"]), make(slots[f"block.{i}.1"])))
-                for i in range(self.blocks)
-            )
+            *(Add(nn.Sequential(make(slots[f"block.{i}.0"]), make(slots[f"block.{i}.1"]))) for i in range(self.blocks))
         )
         ups = [
-            nn.Sequential(make(slots[f"upsample.{i}"]), nn.PixelShuffle(factor)) for i, factor in enumerate(self._factors)
+            nn.Sequential(make(slots[f"upsample.{i}"]), nn.PixelShuffle(factor))
+            for i, factor in enumerate(self._factors)
         ]
         network = _SRResNet(make(slots["head"]), blocks, nn.Sequential(*ups), make(slots["hr"]), make(slots["tail"]))
         return AddBicubic(network, self.scale) if self.bicubic else network

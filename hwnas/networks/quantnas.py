@@ -33,7 +33,8 @@ class QuantNASWiring(Wiring):
         channels: width of the network.
         cells: how often the cell is repeated (published: 1, 3, 6). Cells share operators, not weights.
         adadm: ``(+)`` is AdaDM (the paper's choice for quantised networks) rather than a plain add.
-        bicubic: add the bicubic enlargement of the input to the output. Not in the paper; it makes short trainings useful.
+        bicubic: add the bicubic enlargement of the input to the output. Not in the paper; it makes short trainings
+            useful.
     """
 
     kind: Literal["quantnas"] = "quantnas"

@@ -72,7 +72,7 @@ class Wiring(BaseModel, ABC):
 
     @abstractmethod
     def build(self, make: MakeOperator) -> nn.Module:
-        """The network, [B, 3, H, W] in [0, 1] to [B, 3, scale*H, scale*W]; calls ``make`` ``slot.count`` times a slot."""
+        """The network, [B, 3, H, W] in [0, 1] to [B, 3, scale*H, scale*W]; makes each slot ``slot.count`` times."""
 
 
 WIRINGS: Registry[type[Wiring]] = Registry("wiring", "hwnas.wirings")

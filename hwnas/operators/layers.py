@@ -19,6 +19,11 @@ class FloatLayers:
         return nn.ReLU() if spec.activation == "relu" else nn.Identity()
 
     def convolution(
-        self, spec: OperatorSpec, in_channels: int, out_channels: int, kernel: tuple[int, int], groups: int = 1
+        self,
+        spec: OperatorSpec,
+        in_channels: int,
+        out_channels: int,
+        kernel: tuple[int, int],
+        groups: int = 1,
     ) -> nn.Module:
         return nn.Conv2d(in_channels, out_channels, kernel, padding=same_padding(kernel), groups=groups, bias=spec.bias)

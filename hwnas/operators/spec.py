@@ -35,7 +35,7 @@ class OperatorSpec(BaseModel):
         kernel: side of its (largest) kernel; odd.
         groups: groups of its convolutions.
         hidden: channels between its convolutions, where it has several.
-        activation: what precedes each of its convolutions. ``none`` is for inputs that may be negative and must stay so.
+        activation: what precedes each of its convolutions. ``none`` is for inputs that may be negative.
         bias: whether its convolutions have one.
         weight_bits: 2..8, or 32 for float.
         activation_bits: 2..8, or 32 for float.
@@ -66,7 +66,9 @@ class OperatorSpec(BaseModel):
                 raise ValueError(f"groups = {self.groups} does not divide {name} = {getattr(self, name)}")
         if self.kind not in OPERATORS:
             known = ", ".join(sorted(OPERATORS))
-            raise ValueError(f"kind = {self.kind!r} is not a known operator ({known}); register it with @register_operator")
+            raise ValueError(
+                f"kind = {self.kind!r} is not a known operator ({known}); register it with @register_operator"
+            )
         return self
 
     def with_bits(self, bits: int, activation_bits: int | None = None) -> OperatorSpec:
@@ -104,7 +106,12 @@ class LayerFactory(Protocol):
         ...
 
     def convolution(
-        self, spec: OperatorSpec, in_channels: int, out_channels: int, kernel: tuple[int, int], groups: int = 1
+        self,
+        spec: OperatorSpec,
+        in_channels: int,
+        out_channels: int,
+        kernel: tuple[int, int],
+        groups: int = 1,
     ) -> nn.Module:
         """A stride-1 'same' convolution whose weights have ``spec.weight_bits``."""
         ...

@@ -214,9 +214,7 @@ class BrevitasLayers:
         if rectified and self.activations == "hwgq":
             quantiser = _ConstantQuantiser.let(bit_width=bits, scaling_init=HWGQ_STEP[bits])
         else:
-            quantiser = _ActivationQuantiser.let(
-                bit_width=bits, signed=not rectified, collect_steps=self.collect_steps
-            )
+            quantiser = _ActivationQuantiser.let(bit_width=bits, signed=not rectified, collect_steps=self.collect_steps)
         kind = QuantReLU if rectified else QuantIdentity
         layer = kind(act_quant=quantiser, return_quant_tensor=_has_integer_bias(spec))
         return _keep_quantisers_on_load(layer)
@@ -246,11 +244,7 @@ class BrevitasLayers:
 
 def uncalibrated(network: nn.Module) -> list[str]:
     """Names of the activation steps of ``network`` that no training forward or calibration has started."""
-    return [
-        name
-        for name, step in network.named_modules()
-        if isinstance(step, ActivationStep) and not step.collected
-    ]
+    return [name for name, step in network.named_modules() if isinstance(step, ActivationStep) and not step.collected]
 
 
 @torch.no_grad()

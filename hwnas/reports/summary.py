@@ -32,7 +32,12 @@ def summarise_run(
     parity: ParityReport,
 ) -> str:
     """The page as Markdown."""
-    lines = [f"# {architecture.name}, x{architecture.scale}", "", "| layer | operator | copies |", "|---|---|---|"]
+    lines = [
+        f"# {architecture.name}, x{architecture.scale}",
+        "",
+        "| layer | operator | copies |",
+        "|---|---|---|",
+    ]
     lines += [f"| {s.name} | {architecture.operators[s.name].label} | {s.count} |" for s in architecture.wiring.slots]
     lines += ["", "## Cost (counted)", "", "| metric | cost | budget |", "|---|---|---|"]
     for budget in budgets:
@@ -68,11 +73,11 @@ def summarise_run(
         "",
         "## Files",
         "",
-        f"- `model.onnx`: {file.size_bytes / 1000:.0f} kB, opset {file.opset}, {file.quantised_convolutions} integer and "
-        f"{file.float_convolutions} float convolutions; {how}.",
+        f"- `model.onnx`: {file.size_bytes / 1000:.0f} kB, opset {file.opset}, "
+        f"{file.quantised_convolutions} integer and {file.float_convolutions} float convolutions; {how}.",
         f"- Parity with torch on {parity.crops} real crops: {parity.mean:.4f} grey levels mean, {parity.maximum:.2f} "
         f"at most (allowed {parity.tolerance_mean:g} and {parity.tolerance_max:g}).",
-        "- `weights.safetensors`, `architecture.json`, `front.csv` with `front/`, `config.yaml`, `events/` (TensorBoard).",
+        "- `weights.safetensors`, `architecture.json`, `front.csv` with `front/`, `config.yaml`, `events/`.",
         "",
     ]
     return "\n".join(lines)

@@ -76,7 +76,11 @@ def derive(log_probabilities: Mapping[str, Sequence[float]], limits: Sequence[Co
     gains = np.concatenate([np.asarray(log_probabilities[layer], dtype=float) for layer in layers])
     # HiGHS stops within 1e-4 of the optimum unless told not to.
     solution = milp(
-        -gains, constraints=constraints, integrality=np.ones(len(gains)), bounds=(0, 1), options={"mip_rel_gap": 0}
+        -gains,
+        constraints=constraints,
+        integrality=np.ones(len(gains)),
+        bounds=(0, 1),
+        options={"mip_rel_gap": 0},
     )
     if solution.x is None:
         return None

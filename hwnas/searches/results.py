@@ -21,7 +21,14 @@ def save_result(run: RunDirectory, result: SearchResult) -> None:
         candidate.architecture.save(path)
         costs = [f"{candidate.costs[metric]:.10g}" for metric in metrics]
         chosen = int(candidate.architecture.fingerprint == result.chosen.fingerprint)
-        row = [i, *costs, f"{candidate.score:.4f}", f"{candidate.psnr:.3f}", chosen, path.relative_to(run.path)]
+        row = [
+            i,
+            *costs,
+            f"{candidate.score:.4f}",
+            f"{candidate.psnr:.3f}",
+            chosen,
+            path.relative_to(run.path),
+        ]
         writer.writerow(row)
     write_text(run.front, buffer.getvalue())
     result.chosen.save(run.architecture)

@@ -45,7 +45,11 @@ def _convolutions(name: str, wiring: Wiring, **special: dict[str, Any]) -> Archi
     """Every slot a biased 3x3 convolution but for what ``special`` says of it."""
     operators = {}
     for slot in wiring.slots:
-        fields: dict[str, Any] = {"kind": "conv", "bias": True, **special.get(slot.name.replace(".", "_"), {})}
+        fields: dict[str, Any] = {
+            "kind": "conv",
+            "bias": True,
+            **special.get(slot.name.replace(".", "_"), {}),
+        }
         operators[slot.name] = OperatorSpec(in_channels=slot.in_channels, out_channels=slot.out_channels, **fields)
     return Architecture(name=name, wiring=wiring, operators=operators)
 

@@ -70,7 +70,11 @@ D2 = {
 
 
 def _space(
-    name: str, operators: dict[str, tuple[Candidate, ...]], bits: Iterable[int], adadm: bool, options: SpaceOptions
+    name: str,
+    operators: dict[str, tuple[Candidate, ...]],
+    bits: Iterable[int],
+    adadm: bool,
+    options: SpaceOptions,
 ) -> SearchSpace:
     bits = tuple(sorted(set(options.bits or bits)))
     try:

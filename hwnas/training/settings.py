@@ -21,7 +21,7 @@ class TrainSettings(BaseModel):
         gradient_clip: largest norm of the gradient.
         activations: quantiser of the activations: ``learned`` scales, or ``hwgq``'s constant ones as published.
         collect_steps: steps in which learned scales are initialised from statistics.
-        freeze: last share of the epochs, in which AdaDM uses its running statistics; 0 keeps it per image, as published.
+        freeze: last share of the epochs, in which AdaDM uses its running statistics; 0: per image, as published.
         precision: lightning Fabric's: ``32-true``, ``bf16-mixed``, ...
     """
 

@@ -110,10 +110,14 @@ def train(
         if psnr > best or epoch == freeze_at:
             best = psnr
             record = NetworkRecord(
-                architecture=architecture, activations=settings.activations, frozen=frozen, validation_psnr=psnr
+                architecture=architecture,
+                activations=settings.activations,
+                frozen=frozen,
+                validation_psnr=psnr,
             )
             save_network(run.weights, record, network)
-        progress.say(f"epoch {epoch + 1}/{settings.epochs}: loss {total / settings.steps_per_epoch:.4f}, validation {psnr:.2f} dB")
+        mean = total / settings.steps_per_epoch
+        progress.say(f"epoch {epoch + 1}/{settings.epochs}: loss {mean:.4f}, validation {psnr:.2f} dB")
         save_state(
             run.train_state,
             {

@@ -53,9 +53,7 @@ def test_every_crop_is_an_aligned_piece_of_an_image_in_one_of_eight_orientations
     lr, hr = pairs.sample(np.random.default_rng(seed), batch=2, crop=crop)
     assert lr.shape == (2, 3, crop, crop) and hr.shape == (2, 3, crop * scale, crop * scale)
     for small, large in zip(as_bytes(lr), as_bytes(hr), strict=True):
-        assert any(
-            is_piece(pairs, a, b) for a, b in zip(orientations(small), orientations(large), strict=True)
-        )
+        assert any(is_piece(pairs, a, b) for a, b in zip(orientations(small), orientations(large), strict=True))
 
 
 def is_piece(pairs: ImagePairs, small: np.ndarray, large: np.ndarray) -> bool:
@@ -75,10 +73,7 @@ def test_all_eight_orientations_and_all_positions_occur() -> None:
     seen = {crop.tobytes() for crop in as_bytes(hr)}
     image = noise(10, 10)
     expected = {
-        oriented.tobytes()
-        for y in (0, 2)
-        for x in (0, 2)
-        for oriented in orientations(image[y : y + 8, x : x + 8])
+        oriented.tobytes() for y in (0, 2) for x in (0, 2) for oriented in orientations(image[y : y + 8, x : x + 8])
     }
     assert len(expected) == 32
     assert seen == expected
@@ -118,9 +113,7 @@ def test_images_smaller_than_the_crop_are_all_named_with_what_would_fit() -> Non
     small = [(f"s{i}.png", noise(20 + i, 40)) for i in range(5)]
     pairs = ImagePairs.prepare([*IMAGES, *small], 2)
     pairs.require_crop(10)
-    message = (
-        r"s0\.png \(40x20\), .*s2\.png \(40x22\) and 1 more: too small for crops of 24x24 .*--crop 10 or"
-    )
+    message = r"s0\.png \(40x20\), .*s2\.png \(40x22\) and 1 more: too small for crops of 24x24 .*--crop 10 or"
     with pytest.raises(HwnasError, match=message):
         pairs.require_crop(12)
     with pytest.raises(
@@ -187,9 +180,7 @@ class TestLargeCollections:
         assert self.prepare(photos, tmp_path / "cache")[1] == 3
         assert self.prepare(photos, tmp_path / "cache")[1] == 0
 
-    def test_a_changed_photograph_or_scale_is_prepared_again(
-        self, photos: list[Path], tmp_path: Path
-    ) -> None:
+    def test_a_changed_photograph_or_scale_is_prepared_again(self, photos: list[Path], tmp_path: Path) -> None:
         self.prepare(photos, tmp_path / "cache")
         assert self.prepare(photos, tmp_path / "cache", scale=4)[1] == 3
         write_image(photos[0], noise(41, 36, seed=9))

@@ -59,9 +59,7 @@ def test_all_nineteen_benchmark_images_are_there() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(data=st.data(), scale=st.integers(1, 8), height=st.integers(1, 6), width=st.integers(1, 6))
-def test_both_directions_follow_the_definition(
-    data: st.DataObject, scale: int, height: int, width: int
-) -> None:
+def test_both_directions_follow_the_definition(data: st.DataObject, scale: int, height: int, width: int) -> None:
     small = data.draw(arrays.arrays(np.uint8, (height, width, 3)))
     np.testing.assert_array_equal(upscale(small, scale), resize_by_definition(small, scale))
     large = data.draw(arrays.arrays(np.uint8, (height * scale, width * scale, 1)))
@@ -91,9 +89,7 @@ def test_impossible_scales_are_refused(scale: int) -> None:
         upscale(np.zeros((8, 8, 3), np.uint8), scale)
 
 
-@pytest.mark.parametrize(
-    "image", [np.zeros((8, 8, 3)), np.zeros((8, 8), np.uint8), np.zeros((0, 8, 3), np.uint8)]
-)
+@pytest.mark.parametrize("image", [np.zeros((8, 8, 3)), np.zeros((8, 8), np.uint8), np.zeros((0, 8, 3), np.uint8)])
 def test_what_is_no_image_is_refused(image: np.ndarray) -> None:
     with pytest.raises(ValueError, match="expected a non-empty uint8 image"):
         downscale(image, 2)

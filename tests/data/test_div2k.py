@@ -128,9 +128,7 @@ def test_progress_reports_bytes_and_then_files(server: Server) -> None:
 
 def test_an_interrupted_download_goes_on_where_it_stopped(server: Server, cache: Path) -> None:
     server.break_off_after = len(server.content) // 2
-    with pytest.raises(
-        HwnasError, match=r"connection to 127.* broke off; run the same command again to resume"
-    ):
+    with pytest.raises(HwnasError, match=r"connection to 127.* broke off; run the same command again to resume"):
         fetch(server.archive())
     have = (cache / "DIV2K_small.zip.part").stat().st_size
     assert 0 < have <= len(server.content) // 2
@@ -159,9 +157,7 @@ def test_a_wrong_checksum_is_refused_and_leaves_nothing_behind(server: Server, c
     assert not list(cache.iterdir())
 
 
-@pytest.mark.parametrize(
-    "name", ["../evil.png", "/evil.png", "a/../../evil.png", "..\\evil.png", "C:evil.png"]
-)
+@pytest.mark.parametrize("name", ["../evil.png", "/evil.png", "a/../../evil.png", "..\\evil.png", "C:evil.png"])
 def test_a_member_that_points_outside_is_refused(server: Server, cache: Path, name: str) -> None:
     server.content = packed({"good.png": png(PHOTOS[0]), name: png(PHOTOS[1])})
     with pytest.raises(HwnasError, match="unsafe file name"):
@@ -179,9 +175,7 @@ def test_what_is_no_zip_is_refused(server: Server, cache: Path) -> None:
 
 def test_a_refusing_server_is_quoted(server: Server) -> None:
     server.status = 404
-    with pytest.raises(
-        HwnasError, match=r"\(127\.0\.0\.1:\d+ answers 404\); use --data DIR .* or --data bundled"
-    ):
+    with pytest.raises(HwnasError, match=r"\(127\.0\.0\.1:\d+ answers 404\); use --data DIR .* or --data bundled"):
         fetch(server.archive())
 
 

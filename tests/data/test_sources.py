@@ -77,9 +77,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         load_training_data(str(tmp_path / "nowhere"), scale=2, seed=0)
 
 
-def test_div2k_validates_on_ten_of_its_own_validation_images(
-    cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_div2k_validates_on_ten_of_its_own_validation_images(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # An unpacked archive in the cache is all that a later run needs; nothing listens at this address.
     monkeypatch.setattr(div2k, "TRAIN", Archive("train", "http://127.0.0.1:9/train.zip", "0"))
     monkeypatch.setattr(div2k, "VALID", Archive("valid", "http://127.0.0.1:9/valid.zip", "0"))

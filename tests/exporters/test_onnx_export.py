@@ -78,9 +78,7 @@ def test_a_frozen_adadm_reduces_nothing(tmp_path: Path) -> None:
     export_onnx(network, paths[0], torch.rand(1, 3, 9, 9), {})
     freeze_normalisation(network)
     export_onnx(network, paths[1], torch.rand(1, 3, 9, 9), {})
-    reductions = [
-        sum(node.op_type.startswith("Reduce") for node in onnx.load(path).graph.node) for path in paths
-    ]
+    reductions = [sum(node.op_type.startswith("Reduce") for node in onnx.load(path).graph.node) for path in paths]
     assert reductions[0] > 0
     assert reductions[1] == 0
 

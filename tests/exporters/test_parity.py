@@ -50,9 +50,7 @@ def _trained(*widths: int, adadm: bool = False) -> nn.Module:
         )
         return build_operator(spec, layers)
 
-    network = parse_wiring({"kind": "quantnas", "channels": 8, "cells": 1, "scale": 2, "adadm": adadm}).build(
-        make
-    )
+    network = parse_wiring({"kind": "quantnas", "channels": 8, "cells": 1, "scale": 2, "adadm": adadm}).build(make)
     optimiser = torch.optim.Adam(network.parameters(), 3e-3)
     for step in range(15):
         high = _image(32, 32, step / 3)
@@ -70,9 +68,7 @@ def test_a_trained_network_and_its_file_agree(tmp_path: Path, widths: tuple[int,
         freeze_normalisation(network)
     path = tmp_path / "network.onnx"
     export_onnx(network, path, CROPS[0], {"scale": "2"})
-    report = check_parity(
-        network, path, CROPS, FLOAT_TOLERANCE if widths == (FLOAT_BITS,) else QUANTISED_TOLERANCE
-    )
+    report = check_parity(network, path, CROPS, FLOAT_TOLERANCE if widths == (FLOAT_BITS,) else QUANTISED_TOLERANCE)
     assert report.passed
     assert report.crops == 3
     assert report.mean <= report.maximum
@@ -93,9 +89,7 @@ def test_one_wrong_filter_is_noticed(tmp_path: Path, bits: int, tolerance: Toler
     network, path = _trained(bits), tmp_path / "network.onnx"
     export_onnx(network, path, CROPS[0], {})
     _change_a_weight(path)
-    with pytest.raises(
-        HwnasError, match=r"differ by [\d.]+ grey levels in the mean and [\d.]+ at most \(allowed: "
-    ):
+    with pytest.raises(HwnasError, match=r"differ by [\d.]+ grey levels in the mean and [\d.]+ at most \(allowed: "):
         check_parity(network, path, CROPS, tolerance)
 
 
@@ -114,9 +108,7 @@ def test_differences_are_in_grey_levels(tmp_path: Path) -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x + 2 / 255 * (x > 0.5)
 
-    report = check_parity(
-        Brighter(), path, [torch.tensor([0.25, 0.75]).expand(1, 3, 4, 2)], Tolerance(1.5, 2.5)
-    )
+    report = check_parity(Brighter(), path, [torch.tensor([0.25, 0.75]).expand(1, 3, 4, 2)], Tolerance(1.5, 2.5))
     assert report.mean == pytest.approx(1, abs=1e-4)
     assert report.maximum == pytest.approx(2, abs=1e-4)
 

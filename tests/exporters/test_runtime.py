@@ -51,9 +51,7 @@ def test_a_file_without_the_property_is_asked_with_a_small_image(tmp_path: Path)
 
 
 def test_values_beyond_the_range_are_clipped(tmp_path: Path) -> None:
-    path = _write(
-        tmp_path / "bright.onnx", helper.make_node("Neg", ["x"], ["y"]), [1, 3, "h", "w"], scale="1"
-    )
+    path = _write(tmp_path / "bright.onnx", helper.make_node("Neg", ["x"], ["y"]), [1, 3, "h", "w"], scale="1")
     assert OnnxUpscaler(path)(np.full((2, 2, 3), 200, np.uint8)).max() == 0
 
 

@@ -34,9 +34,7 @@ def _convolution(bits: int, **changes) -> QuantConv2d:
 
 
 def _step(layer: nn.Module) -> nn.Parameter:
-    return next(
-        parameter for name, parameter in layer.named_parameters() if name.endswith("scaling_impl.value")
-    )
+    return next(parameter for name, parameter in layer.named_parameters() if name.endswith("scaling_impl.value"))
 
 
 def _network(*widths: int, activations="learned", adadm=True, bias=False, collect_steps=COLLECT) -> nn.Module:

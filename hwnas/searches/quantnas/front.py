@@ -52,7 +52,9 @@ def derive_result(task: SearchTask, supernet: Supernet, primary: Budget, setting
     best = front[choices.index(chosen)]
     for budget in task.budgets:
         if best.costs[budget.metric] > budget.limit:
-            raise HwnasError(f"the derived architecture costs {best.costs[budget.metric]} of {budget}; please report this")
+            raise HwnasError(
+                f"the derived architecture costs {best.costs[budget.metric]} of {budget}; please report this"
+            )
     return SearchResult(best.architecture, tuple(front))
 
 
@@ -80,7 +82,10 @@ def _estimate(
     try:
         if norms:
             for m in norms:
-                m.running_mean, m.running_var = torch.zeros_like(m.running_mean), torch.ones_like(m.running_var)
+                m.running_mean, m.running_var = (
+                    torch.zeros_like(m.running_mean),
+                    torch.ones_like(m.running_var),
+                )
                 m.num_batches_tracked, m.momentum = torch.zeros_like(m.num_batches_tracked), None
             rng = np.random.default_rng(seed_epoch(task.seed, "recalibration", 0))
             device = next(supernet.parameters()).device

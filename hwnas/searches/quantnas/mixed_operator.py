@@ -40,7 +40,9 @@ def embed(weight: Tensor, groups: int, kernel: tuple[int, int]) -> Tensor:
         out_channels, per_group = weight.shape[:2]
         block = out_channels // groups
         dense = [
-            functional.pad(weight[g * block : (g + 1) * block], (0, 0, 0, 0, g * per_group, (groups - 1 - g) * per_group))
+            functional.pad(
+                weight[g * block : (g + 1) * block], (0, 0, 0, 0, g * per_group, (groups - 1 - g) * per_group)
+            )
             for g in range(groups)
         ]
         weight = torch.cat(dense)
@@ -88,7 +90,11 @@ class MixedOperator(nn.Module):
     """[len(candidates)], set before each forward by the supernet."""
 
     def __init__(
-        self, candidates: Sequence[OperatorSpec], quantization: Quantization, noise: NoiseSource, merge: bool = True
+        self,
+        candidates: Sequence[OperatorSpec],
+        quantization: Quantization,
+        noise: NoiseSource,
+        merge: bool = True,
     ) -> None:
         super().__init__()
         self.merge = merge
@@ -99,7 +105,11 @@ class MixedOperator(nn.Module):
         self._streams = tuple(self._stream(candidates, bits, quantization, noise) for bits in by_stream)
 
     def _stream(
-        self, candidates: Sequence[OperatorSpec], bits: list[int], quantization: Quantization, noise: NoiseSource
+        self,
+        candidates: Sequence[OperatorSpec],
+        bits: list[int],
+        quantization: Quantization,
+        noise: NoiseSource,
     ) -> _Stream:
         inside = [i for i, spec in enumerate(candidates) if spec.weight_bits in bits]
         activations = BitMixture(tuple(bits))

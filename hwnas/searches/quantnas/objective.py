@@ -46,7 +46,7 @@ def entropy(probabilities: Mapping[str, Tensor]) -> Tensor:
 def entropy_weight(epoch: int, epochs: int, coefficient: float) -> float:
     """Weight of the entropy term: zero for the first quarter, then linear times logarithm (appendix A.1, figure 9).
 
-    With W = epochs // 4: ``coefficient * e / (E - 1) * log(e - W + 2) / log(E - W + 1)``, which ends at ``coefficient``.
+    With W = epochs // 4: ``coefficient * e / (E - 1) * log(e - W + 2) / log(E - W + 1)``, ending at ``coefficient``.
 
     Args:
         epoch: 0..epochs-1.

@@ -44,7 +44,9 @@ class Pressure:
     def describe(self, probabilities: Mapping[str, Tensor]) -> str:
         """``6.1 GBitOps of 5 GBitOps``."""
         expected = self.budget.format(self.cost.value(probabilities))
-        return expected if self.budget.limit == float("inf") else f"{expected} of {self.budget.format(self.budget.limit)}"
+        return (
+            expected if self.budget.limit == float("inf") else f"{expected} of {self.budget.format(self.budget.limit)}"
+        )
 
 
 def unlimited_budget(space: SearchSpace) -> Budget:

@@ -55,9 +55,7 @@ class _Session:
             weights = torch.optim.SGD(self.supernet.weights(), settings.learning_rate, 0.9, weight_decay=decay)
         else:
             weights = torch.optim.Adam(self.supernet.weights(), settings.learning_rate, weight_decay=decay)
-        alphas = torch.optim.Adam(
-            self.supernet.alphas.parameters(), settings.alpha_learning_rate, betas=(0.5, 0.999)
-        )
+        alphas = torch.optim.Adam(self.supernet.alphas.parameters(), settings.alpha_learning_rate, betas=(0.5, 0.999))
         self.epoch = 0
         self.weights, self.alphas = weights, alphas
         if task.run.search_state.exists():
@@ -177,5 +175,3 @@ def _halves(images: int, seed: int) -> tuple[list[int], list[int]]:
     if images < 2:
         return order, order
     return order[: (images + 1) // 2], order[(images + 1) // 2 :]
-
-

@@ -56,7 +56,13 @@ class SearchConvolution(nn.Module, ABC):
     """A convolution with mixed weights; subclasses say how they are mixed."""
 
     def __init__(
-        self, spec: OperatorSpec, in_channels: int, out_channels: int, kernel: tuple[int, int], groups: int, mixture: BitMixture
+        self,
+        spec: OperatorSpec,
+        in_channels: int,
+        out_channels: int,
+        kernel: tuple[int, int],
+        groups: int,
+        mixture: BitMixture,
     ) -> None:
         super().__init__()
         self.mixture = mixture
@@ -116,15 +122,17 @@ class SharedConvolution(SearchConvolution):
     """``sum_b a_b Q(W, b)`` with LSQ steps of its own for each width and output channel."""
 
     def __init__(
-        self, spec: OperatorSpec, in_channels: int, out_channels: int, kernel: tuple[int, int], groups: int, mixture: BitMixture
+        self,
+        spec: OperatorSpec,
+        in_channels: int,
+        out_channels: int,
+        kernel: tuple[int, int],
+        groups: int,
+        mixture: BitMixture,
     ) -> None:
         super().__init__(spec, in_channels, out_channels, kernel, groups, mixture)
         self.steps = nn.ParameterDict(
-            {
-                str(b): nn.Parameter(lsq_initial_step(self.weight.detach(), b))
-                for b in mixture.widths
-                if b != FLOAT_BITS
-            }
+            {str(b): nn.Parameter(lsq_initial_step(self.weight.detach(), b)) for b in mixture.widths if b != FLOAT_BITS}
         )
 
     def mixed_weight(self) -> Tensor:
@@ -169,7 +177,12 @@ class NoiseLayers:
         return layer
 
     def convolution(
-        self, spec: OperatorSpec, in_channels: int, out_channels: int, kernel: tuple[int, int], groups: int = 1
+        self,
+        spec: OperatorSpec,
+        in_channels: int,
+        out_channels: int,
+        kernel: tuple[int, int],
+        groups: int = 1,
     ) -> nn.Module:
         layer = NoiseConvolution(spec, in_channels, out_channels, kernel, groups, self.weights)
         layer.noise = self.noise
@@ -187,6 +200,11 @@ class SharedLayers:
         return SharedActivation(spec, self.activations)
 
     def convolution(
-        self, spec: OperatorSpec, in_channels: int, out_channels: int, kernel: tuple[int, int], groups: int = 1
+        self,
+        spec: OperatorSpec,
+        in_channels: int,
+        out_channels: int,
+        kernel: tuple[int, int],
+        groups: int = 1,
     ) -> nn.Module:
         return SharedConvolution(spec, in_channels, out_channels, kernel, groups, self.weights)
