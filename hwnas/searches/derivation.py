@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import LinearConstraint, milp
+from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
 RESOLUTION = 1_000_000
@@ -78,8 +78,8 @@ def derive(log_probabilities: Mapping[str, Sequence[float]], limits: Sequence[Co
     solution = milp(
         -gains,
         constraints=constraints,
-        integrality=np.ones(len(gains)),
-        bounds=(0, 1),
+        integrality=np.ones(len(gains), dtype=int),
+        bounds=Bounds(0, 1),
         options={"mip_rel_gap": 0},
     )
     if solution.x is None:

@@ -42,7 +42,7 @@ def derive_result(task: SearchTask, supernet: Supernet, primary: Budget, setting
 
     validation = Validation(task.data.validation, space.wiring.scale)
     bar = task.progress.task("front", len(choices))
-    front = []
+    front: list[Candidate] = []
     for choice in choices:
         psnr = _estimate(task, supernet, choice, validation, settings)
         architecture = space.architecture(choice, name=f"{space.name}-{len(front):02d}")
@@ -77,16 +77,13 @@ def _estimate(
 ) -> float:
     """Validation PSNR of one path of the supernet, rounded to its widths, with batch norms of its own."""
     norms = [m for m in supernet.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    saved = [(m.running_mean, m.running_var, m.num_batches_tracked, m.momentum) for m in norms]
+    saved = [({name: buffer.clone() for name, buffer in m.named_buffers()}, m.momentum) for m in norms]
     supernet.choose(choice)
     try:
         if norms:
             for m in norms:
-                m.running_mean, m.running_var = (
-                    torch.zeros_like(m.running_mean),
-                    torch.ones_like(m.running_var),
-                )
-                m.num_batches_tracked, m.momentum = torch.zeros_like(m.num_batches_tracked), None
+                m.reset_running_stats()
+                m.momentum = None  # a plain mean over the batches
             rng = np.random.default_rng(seed_epoch(task.seed, "recalibration", 0))
             device = next(supernet.parameters()).device
             supernet.train()
@@ -96,5 +93,6 @@ def _estimate(
         return validation.psnr(supernet)
     finally:
         supernet.choose(None)
-        for m, (mean, var, tracked, momentum) in zip(norms, saved, strict=True):
-            m.running_mean, m.running_var, m.num_batches_tracked, m.momentum = mean, var, tracked, momentum
+        for m, (buffers, momentum) in zip(norms, saved, strict=True):
+            m.load_state_dict(buffers, strict=False)
+            m.momentum = momentum

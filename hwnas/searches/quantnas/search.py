@@ -48,7 +48,7 @@ class _Session:
         self.fabric = make_fabric(settings.precision)
         seed_epoch(task.seed, "supernet", 0)
         self.supernet = Supernet(task.space, settings.quantization, settings.merge)
-        self.supernet.to(memory_format=torch.channels_last)
+        self.supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         decay = settings.weight_decay if settings.weight_decay is not None else (3e-8 if quantised else 3e-7)
         weights: torch.optim.Optimizer
         if settings.optimizer == "sgd":
