@@ -1,0 +1,67 @@
+"""What the command line answers before any work is done: help, version, and at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hwnas as package
+
+COMMANDS = ("run", "search", "train", "evaluate", "export", "cost", "upscale")
+SCRIPT = Path(sys.executable).with_name("hwnas")
+
+
+def test_help_answers_within_half_a_second() -> None:
+    times = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        subprocess.run([SCRIPT, "--help"], check=True, capture_output=True)
+        times.append(time.perf_counter() - begun)
+    assert min(times) < 0.5
+
+
+def test_the_command_line_is_imported_without_torch_and_without_numpy() -> None:
+    code = "import sys, hwnas.cli.main; print(sorted({'torch', 'numpy', 'pydantic', 'yaml', 'PIL'} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_the_module_runs_and_knows_its_version() -> None:
+    command = [sys.executable, "-m", "hwnas", "--version"]
+    found = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert found.stdout == f"hwnas {package.__version__}\n"
+    assert found.stderr == ""
+
+
+def test_the_help_names_every_command(hwnas: Any) -> None:
+    answer = hwnas("--help")
+    assert answer.code == 0
+    assert all(f" {command} " in answer.out for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_every_command_shows_an_example(hwnas: Any, command: str) -> None:
+    answer = hwnas(command, "--help")
+    assert answer.code == 0
+    assert "Examples:" in answer.out
+    assert f"hwnas {command} " in answer.out.partition("Examples:")[2]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_shown_in_an_example_exists(hwnas: Any, command: str) -> None:
+    text = hwnas(command, "--help").out
+    examples, _, options = text.partition("Options")
+    shown = {word for word in examples.split() if word.startswith("-")}
+    known = {word.strip(",") for word in options.split() if word.startswith("-")}
+    assert shown <= known
+
+
+def test_without_a_command_the_help_is_shown(hwnas: Any) -> None:
+    answer = hwnas()
+    assert "Usage:" in answer.out + answer.err
+    assert "Traceback" not in answer.err
