@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -111,7 +111,9 @@ def main() -> None:
         network = VARIANTS[arguments.memory_of]().train()
         for _ in range(3):
             step(network, *crops(arguments.batch, arguments.memory_of))
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        # Not ru_maxrss: that one is inherited from the process that started this one.
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        print(int(status["VmHWM"].split()[0]) / 1024)
         return
 
     networks = {name: make().train() for name, make in VARIANTS.items()}

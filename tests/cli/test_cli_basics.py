@@ -56,7 +56,8 @@ def test_the_help_of_every_command_shows_an_example(hwnas: Any, command: str) ->
 def test_every_option_shown_in_an_example_exists(hwnas: Any, command: str) -> None:
     text = hwnas(command, "--help").out
     examples, _, options = text.partition("Options")
-    shown = {word for word in examples.split() if word.startswith("-")}
+    commands = " ".join(line for line in examples.splitlines() if line.strip().startswith("hwnas "))
+    shown = {word for word in commands.split() if word.startswith("-")}
     known = {word.strip(",") for word in options.split() if word.startswith("-")}
     assert shown <= known
 

@@ -66,8 +66,15 @@ class _ActivateWithNoise(Function):
         (grad,) = grads
         x, z = ctx.saved_tensors
         grad_x = torch.ops.aten.threshold_backward(grad, x, 0) if ctx.rectify else grad
-        grad_std = (grad * z).sum() if ctx.needs_input_grad[2] else None
+        grad_std = _dot(grad, z) if ctx.needs_input_grad[2] else None
         return grad_x, None, grad_std, None
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """``(a * b).sum()``, without the product in memory where both have the same layout."""
+    if a.stride() == b.stride() and a.is_contiguous(memory_format=torch.channels_last):
+        a, b = a.permute(0, 2, 3, 1), b.permute(0, 2, 3, 1)
+    return torch.dot(a.reshape(-1), b.reshape(-1))
 
 
 def activate_with_noise(x: Tensor, z: Tensor, std: Tensor, rectify: bool) -> Tensor:

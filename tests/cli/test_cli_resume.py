@@ -1,0 +1,243 @@
+"""Killed, interrupted, resumed: in the end the same files as without, to the last bit."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+START = Callable[..., "subprocess.Popen[str]"]
+
+# More epochs than the other tests: there has to be something left when the first is over.
+SEARCH = ("--budget", "50MBitOps", "--set", "search.epochs=4", "--set", "search.steps_per_epoch=3")
+TRAINING = ("--set", "train.epochs=4", "--set", "train.steps_per_epoch=6")
+
+
+def _files(run: Path, names: Sequence[str]) -> dict[str, bytes]:
+    return {name: (run / name).read_bytes() for name in names}
+
+
+def _stop_after(process: subprocess.Popen[str], words: str, what: signal.Signals) -> tuple[int, str]:
+    """Send a signal as soon as a line with ``words`` is on stderr; the exit code and what came after."""
+    assert process.stderr is not None
+    seen = ""
+    for line in process.stderr:
+        seen += line
+        if words in line:
+            process.send_signal(what)
+            break
+    else:
+        pytest.fail(f"it ended before {words!r} was said: {seen}")
+    _, rest = process.communicate(timeout=60)
+    return process.returncode, rest
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(hwnas: Any, tiny: Sequence[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A search that nothing disturbed."""
+    path = tmp_path_factory.mktemp("uninterrupted") / "search"
+    answer = hwnas("search", *tiny, *SEARCH, "--out", path)
+    assert answer.code == 0, answer.err
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(hwnas: Any, tiny_training: Sequence[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A quantisation-aware training that nothing disturbed."""
+    path = tmp_path_factory.mktemp("trained") / "espcn"
+    answer = hwnas("train", "espcn", "--bits", "4", *tiny_training, *TRAINING, "--out", path)
+    assert answer.code == 0, answer.err
+    return path
+
+
+@pytest.fixture
+def interrupt_after(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, int], None]]:
+    """Ctrl-C right after the n-th state of a module was saved: the end of that epoch."""
+
+    def arm(module: str, epochs: int) -> None:
+        import importlib
+
+        target = importlib.import_module(module)
+        save, count = target.save_state, 0
+
+        def interrupted(*arguments: Any) -> None:
+            nonlocal count
+            save(*arguments)
+            count += 1
+            if count == epochs:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(target, "save_state", interrupted)
+
+    yield arm
+
+
+def test_a_killed_search_ends_where_an_undisturbed_one_does(
+    start: START, hwnas: Any, tiny: Sequence[str], uninterrupted: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    code, _ = _stop_after(start("search", *tiny, *SEARCH, "--out", run), "search epoch 1/", signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    assert not (run / "architecture.json").exists(), "it was killed too late to prove anything"
+    answer = hwnas("search", "--resume", "--out", run)
+    assert answer.code == 0, answer.err
+    results = ("architecture.json", "front.csv")
+    assert _files(run, results) == _files(uninterrupted, results)
+
+
+def test_a_killed_training_ends_where_an_undisturbed_one_does(
+    start: START, hwnas: Any, tiny_training: Sequence[str], trained: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    command = ("train", "espcn", "--bits", "4", *tiny_training, *TRAINING, "--out", run)
+    code, _ = _stop_after(start(*command), "epoch 1/", signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    answer = hwnas(*command, "--resume")
+    assert answer.code == 0, answer.err
+    assert "epoch 4/4" in answer.err
+    _same_tensors(run, trained)
+
+
+def _same_tensors(run: Path, other: Path) -> None:
+    found, expected = (load_file(path / "weights.safetensors") for path in (run, other))
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        np.testing.assert_array_equal(found[name], tensor, err_msg=name)
+
+
+def test_ctrl_c_says_how_to_go_on(start: START, hwnas: Any, tiny: Sequence[str], tmp_path: Path) -> None:
+    process = start("search", *tiny, *SEARCH, "--set", "search.epochs=1000", "--out", tmp_path / "run")
+    code, rest = _stop_after(process, "search epoch 1/", signal.SIGINT)
+    assert code == 130
+    assert "Traceback" not in rest
+    last = rest.splitlines()[-1]
+    assert last.startswith("error: interrupted")
+    assert "--resume" in last
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3, 4])
+def test_a_search_can_be_stopped_after_any_epoch(
+    hwnas: Any,
+    tiny: Sequence[str],
+    uninterrupted: Path,
+    interrupt_after: Callable[[str, int], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    epoch: int,
+) -> None:
+    run = tmp_path / "run"
+    interrupt_after("hwnas.searches.quantnas.search", epoch)
+    stopped = hwnas("search", *tiny, *SEARCH, "--out", run)
+    assert stopped.code == 130
+    assert not (run / "front.csv").exists()
+    monkeypatch.undo()
+    resumed = hwnas("search", "--resume", "--out", run)
+    assert resumed.code == 0, resumed.err
+    assert f"search epoch {epoch}/4" not in resumed.err, "it went on from an earlier epoch"
+    results = ("architecture.json", "front.csv")
+    assert _files(run, results) == _files(uninterrupted, results)
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3, 4])
+def test_a_training_can_be_stopped_after_any_epoch(
+    hwnas: Any,
+    tiny_training: Sequence[str],
+    trained: Path,
+    interrupt_after: Callable[[str, int], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    epoch: int,
+) -> None:
+    run = tmp_path / "run"
+    command = ("train", "espcn", "--bits", "4", *tiny_training, *TRAINING, "--out", run)
+    interrupt_after("hwnas.training.train", epoch)
+    assert hwnas(*command).code == 130
+    monkeypatch.undo()
+    resumed = hwnas(*command, "--resume")
+    assert resumed.code == 0, resumed.err
+    _same_tensors(run, trained)
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_adadm_is_frozen_in_the_same_epoch_when_resumed(
+    hwnas: Any,
+    tiny_training: Sequence[str],
+    interrupt_after: Callable[[str, int], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    epoch: int,
+) -> None:
+    # The published network has AdaDM; half of its four epochs are frozen.
+    command = ("train", "quantnas-body3", *tiny_training, *TRAINING, "--set", "train.freeze=0.5")
+    assert hwnas(*command, "--out", tmp_path / "whole").code == 0
+    interrupt_after("hwnas.training.train", epoch)
+    assert hwnas(*command, "--out", tmp_path / "parts").code == 130
+    monkeypatch.undo()
+    resumed = hwnas(*command, "--out", tmp_path / "parts", "--resume")
+    assert resumed.code == 0, resumed.err
+    _same_tensors(tmp_path / "parts", tmp_path / "whole")
+
+
+def test_a_whole_run_interrupted_in_its_training_ends_the_same(
+    hwnas: Any,
+    tiny: Sequence[str],
+    finished: Any,
+    interrupt_after: Callable[[str, int], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    run = tmp_path / "run"
+    interrupt_after("hwnas.training.train", 1)
+    assert hwnas("run", *tiny, "--budget", "50MBitOps", "--out", run).code == 130
+    monkeypatch.undo()
+    resumed = hwnas("run", "--resume", "--out", run, "--json")
+    assert resumed.code == 0, resumed.err
+    assert "search epoch" not in resumed.err
+    results = ("architecture.json", "front.csv", "weights.safetensors", "summary.md")
+    assert _files(run, results) == _files(finished.path, results)
+    assert resumed.json["psnr"] == finished.answer.json["psnr"]
+
+
+@pytest.mark.parametrize(
+    ("change", "setting"),
+    [
+        (("--seed", "1"), "seed was 0, is 1"),
+        (("--budget", "60MBitOps"), "budgets was ['50MBitOps'], is ['60MBitOps']"),
+        (("--set", "search.epochs=9"), "search.epochs was 3, is 9"),
+        (("--channels", "12"), "space.channels was 6, is 12"),
+    ],
+)
+def test_a_run_goes_on_with_its_own_settings_only(
+    hwnas: Any, run: Path, change: tuple[str, str], setting: str
+) -> None:
+    before = (run / "config.yaml").read_bytes()
+    answer = hwnas("run", "--resume", "--out", run, *change)
+    assert answer.code == 2
+    assert answer.err.startswith("error:")
+    assert setting in answer.err
+    assert (run / "config.yaml").read_bytes() == before
+
+
+def test_a_finished_run_stays_as_it_is_however_often_it_is_resumed(hwnas: Any, run: Path) -> None:
+    results = ("config.yaml", "architecture.json", "front.csv", "weights.safetensors", "summary.md", "model.onnx")
+    before = _files(run, results)
+    for _ in range(2):
+        answer = hwnas("run", "--resume", "--out", run, "--json")
+        assert answer.code == 0, answer.err
+        assert " epoch " not in f" {answer.err}", "something was searched or trained again"
+        assert _files(run, results) == before
+    trained = hwnas("train", run, "--resume", "--json")
+    assert trained.code == 0, trained.err
+    assert _files(run, results) == before
+
+
+def test_resume_where_there_is_nothing_yet_begins(hwnas: Any, tiny: Sequence[str], tmp_path: Path) -> None:
+    answer = hwnas("search", *tiny, "--budget", "50MBitOps", "--out", tmp_path / "run", "--resume")
+    assert answer.code == 0, answer.err
+    assert (tmp_path / "run" / "architecture.json").is_file()
