@@ -13,6 +13,8 @@ from hwnas import __version__
 from hwnas.cli import cost, evaluate, export, run, search, train, upscale
 from hwnas.errors import HwnasError
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -51,13 +53,15 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         result = app(arguments, prog_name="hwnas", standalone_mode=False)
+        if result == INTERRUPTED:  # what typer makes of Ctrl-C
+            raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
     except HwnasError as error:
         code, message = error.exit_code, str(error)
-    except KeyboardInterrupt:
-        code, message = 130, "interrupted; the same command with --resume goes on from the last epoch"
-    except typer.Abort:
-        code, message = 130, "interrupted"
+    except (KeyboardInterrupt, typer.Abort):
+        resumable = bool({"run", "search", "train"} & set(arguments[:1]))
+        remedy = "; the same command with --resume goes on from the last epoch" if resumable else ""
+        code, message = INTERRUPTED, f"interrupted{remedy}"
     except Exception as error:
         # Errors of the command line itself know how to show themselves, and that they are the user's.
         if hasattr(error, "show") and hasattr(error, "exit_code"):

@@ -93,15 +93,26 @@ def search(
 
     rows = read_front(directory)
     table = Table(title=f"Front of {directory.path}")
+    short = {"log_probability": "log p", "supernet_psnr_db": "supernet dB", "architecture": "file"}
     for column in rows[0]:
-        table.add_column(column, justify="left" if column == "architecture" else "right")
+        table.add_column(short.get(column, column), justify="left" if column == "architecture" else "right")
     for row in rows:
-        table.add_row(*row.values(), style="bold" if row["chosen"] == "1" else None)
+        shown = [_readable(name, value) for name, value in row.items()]
+        table.add_row(*shown, style="bold" if row["chosen"] == "1" else None)
     console = Console()
     console.print(table)
     for bound, value in costs.items():
         console.print(f"chosen: {bound.format(value)} of {bound}")
     console.print(f"next: hwnas train {directory.path}")
+
+
+def _readable(column: str, value: str) -> str:
+    from hwnas.budget import format_quantity
+    from hwnas.cost_models import COST_MODELS
+
+    if column == "chosen":
+        return "*" if value == "1" else ""
+    return format_quantity(float(value), COST_MODELS[column].unit) if column in COST_MODELS else value
 
 
 def describe_space(settings: RunConfig, tell: Progress) -> None:
