@@ -18,6 +18,7 @@ from hwnas.spaces.space import SpaceOptions
 from hwnas.training.settings import TrainSettings
 
 PRESETS = ("tiny", "small", "paper")
+DEFAULT_PRESET = "tiny"
 
 
 class RunConfig(BaseModel):

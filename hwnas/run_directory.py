@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hwnas.errors import HwnasError, UsageError
@@ -17,10 +19,12 @@ class RunDirectory:
 
     Attributes:
         path: the folder.
+        is_new: made by this process.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.is_new = False
 
     @classmethod
     def create(cls, path: Path, resume: bool) -> RunDirectory:
@@ -44,7 +48,22 @@ class RunDirectory:
         # Found out now rather than after the first epoch.
         write_text(path / ".writable", "")
         (path / ".writable").unlink()
+        run.is_new = True
         return run
+
+    @contextmanager
+    def discarded_if_unused(self) -> Iterator[None]:
+        """Remove a new run if the block fails before anything was computed, so that the command can be corrected."""
+        try:
+            yield
+        except HwnasError:
+            with suppress(OSError):
+                entries = list(self.path.iterdir())
+                if self.is_new and {entry.name for entry in entries} <= {CONFIG, ARCHITECTURE}:
+                    for entry in entries:
+                        entry.unlink()
+                    self.path.rmdir()
+            raise
 
     @property
     def exists(self) -> bool:

@@ -51,31 +51,33 @@ def main(arguments: list[str] | None = None) -> int:
     # Threads that spin while they wait take the time of those they wait for wherever a core is shared: on a busy
     # two-core machine a training step took 1.1 s spinning and 0.1 s sleeping.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    caught: BaseException
     try:
         result = app(arguments, prog_name="hwnas", standalone_mode=False)
         if result == INTERRUPTED:  # what typer makes of Ctrl-C
             raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
     except HwnasError as error:
-        code, message = error.exit_code, str(error)
-    except (KeyboardInterrupt, typer.Abort):
+        caught, code, message = error, error.exit_code, str(error)
+    except (KeyboardInterrupt, typer.Abort) as error:
         resumable = bool({"run", "search", "train"} & set(arguments[:1]))
         remedy = "; the same command with --resume goes on from the last epoch" if resumable else ""
-        code, message = INTERRUPTED, f"interrupted{remedy}"
+        caught, code, message = error, INTERRUPTED, f"interrupted{remedy}"
     except Exception as error:
         # Errors of the command line itself know how to show themselves, and that they are the user's.
         if hasattr(error, "show") and hasattr(error, "exit_code"):
             error.show()
             return int(error.exit_code)
-        code, message = 1, f"{type(error).__name__}: {error} (a bug; --debug shows where)"
+        caught, code, message = error, 1, f"{type(error).__name__}: {error} (a bug; --debug shows where)"
     if debug:
-        traceback.print_exc()
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[red]error:[/red] {_escape(message)}")
+        traceback.print_exception(caught)
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[red]error:[/red] {_one_line(message)}")
     return code
 
 
-def _escape(message: str) -> str:
-    return message.replace("[", r"\[")
+def _one_line(message: str) -> str:
+    """The message without line ends, and with nothing that rich would take for markup."""
+    return " ".join(message.split("\n")).replace("[", r"\[")
 
 
 if __name__ == "__main__":

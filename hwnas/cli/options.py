@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,34 +49,40 @@ Penalty = Annotated[
     float | None, typer.Option("--penalty", help="Constant weight of the hardware term, as in the paper.")
 ]
 Crop = Annotated[int | None, typer.Option("--crop", help="Side of the training crops in low-resolution pixels.")]
+Activations = Annotated[
+    str | None, typer.Option("--activations", help="Activation quantiser: learned or hwgq.", show_default="learned")
+]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file of settings.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Any setting: --set train.epochs=50. Repeat for several.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout and nothing else there.")]
 
 
-def settings(
-    *,
-    target: str | None,
-    budget: list[str] | None,
-    algorithm: str | None,
-    data: str | None,
-    scale: int | None,
-    preset: str | None,
-    seed: int | None,
-    input_size: str | None,
-    space: str | None,
-    bits: str | None,
-    cells: int | None,
-    channels: int | None,
-    adadm: bool | None,
-    bicubic: bool | None,
-    quantization: str | None,
-    penalty: float | None,
-    crop: int | None,
-    config: Path | None,
-    assignments: list[str] | None,
-) -> tuple[dict[str, Any], ...]:
-    """Layers of settings for `hwnas.config.make_config`: preset, file, command line.
+Layers = tuple[dict[str, Any], ...]
+"""Settings for `hwnas.config.make_config`: preset, file, command line."""
+
+
+def search_settings(
+    target: Target = None,
+    budget: Budget = None,
+    algorithm: Algorithm = None,
+    data: Data = None,
+    scale: Scale = None,
+    preset: Preset = None,
+    seed: Seed = None,
+    input_size: InputSize = None,
+    space: Space = None,
+    bits: Bits = None,
+    cells: Cells = None,
+    channels: Channels = None,
+    adadm: Adadm = None,
+    bicubic: Bicubic = None,
+    quantization: Quantization = None,
+    penalty: Penalty = None,
+    crop: Crop = None,
+    config: ConfigFile = None,
+    assignments: Set = None,
+) -> Layers:
+    """What the options of a search say.
 
     Raises:
         UsageError: for an unknown preset or an unreadable assignment.
@@ -102,18 +111,17 @@ def settings(
 
 
 def training_settings(
-    *,
-    data: str | None,
-    scale: int | None,
-    preset: str | None,
-    seed: int | None,
-    bicubic: bool | None,
-    activations: str | None,
-    crop: int | None,
-    config: Path | None,
-    assignments: list[str] | None,
-) -> tuple[dict[str, Any], ...]:
-    """As `settings`, for commands that train without searching."""
+    data: Data = None,
+    scale: Scale = None,
+    preset: Preset = None,
+    seed: Seed = None,
+    bicubic: Bicubic = None,
+    activations: Activations = None,
+    crop: Crop = None,
+    config: ConfigFile = None,
+    assignments: Set = None,
+) -> Layers:
+    """What the options of a training without a search say; errors as `search_settings`."""
     given = {
         "data": data,
         "seed": seed,
@@ -121,6 +129,26 @@ def training_settings(
         "train": {"crop": crop, "activations": activations},
     }
     return _layers(preset, config, given, assignments)
+
+
+def takes_settings(read: Callable[..., Layers]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorator that gives a command the options of ``read``, and hands it what they say as ``layers``."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "layers"]
+        read_parameters = list(inspect.signature(read, eval_str=True).parameters.values())
+
+        @functools.wraps(command)
+        def with_options(**given: Any) -> None:
+            mine = {p.name: given.pop(p.name) for p in own}
+            command(layers=read(**given), **mine)
+
+        parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in (*own, *read_parameters)]
+        with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        with_options.__annotations__ = {p.name: p.annotation for p in parameters}
+        return with_options
+
+    return decorate
 
 
 def parse_bits(text: str) -> list[int]:
@@ -137,13 +165,11 @@ def parse_bits(text: str) -> list[int]:
         raise UsageError(f"--bits {text}: write widths with commas between, for instance 4,8") from error
 
 
-def _layers(
-    preset: str | None, config: Path | None, given: dict[str, Any], assignments: list[str] | None
-) -> tuple[dict[str, Any], ...]:
+def _layers(preset: str | None, config: Path | None, given: dict[str, Any], assignments: list[str] | None) -> Layers:
     from hwnas.config import load_preset, parse_assignment, read_settings
 
     return (
-        load_preset(preset or "tiny"),
+        {} if preset is None else load_preset(preset),
         {} if config is None else read_settings(config),
         _given(given),
         *(parse_assignment(text) for text in assignments or ()),

@@ -98,7 +98,10 @@ def resolve_enlarger(name: str, scale: int | None) -> Enlarger:
     if name == "bicubic":
         from hwnas.data import degradation
 
-        return Enlarger(partial(degradation.upscale, scale=scale or 4), scale or 4, overlap=2)
+        factor = 4 if scale is None else scale
+        if not 1 <= factor <= degradation.MAX_SCALE:
+            raise UsageError(f"--scale {factor}: bicubic enlarges by 1 to {degradation.MAX_SCALE}")
+        return Enlarger(partial(degradation.upscale, scale=factor), factor, overlap=2)
     if path.suffix == ".onnx":
         from hwnas.exporters.runtime import OnnxUpscaler
 

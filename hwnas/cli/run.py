@@ -5,28 +5,11 @@ from __future__ import annotations
 from hwnas.cli import options
 
 
+@options.takes_settings(options.search_settings)
 def run(
-    target: options.Target = None,
-    budget: options.Budget = None,
-    algorithm: options.Algorithm = None,
-    data: options.Data = None,
-    scale: options.Scale = None,
-    preset: options.Preset = None,
+    layers: options.Layers,
     out: options.Out = None,
     resume: options.Resume = False,
-    seed: options.Seed = None,
-    input_size: options.InputSize = None,
-    space: options.Space = None,
-    bits: options.Bits = None,
-    cells: options.Cells = None,
-    channels: options.Channels = None,
-    adadm: options.Adadm = None,
-    bicubic: options.Bicubic = None,
-    quantization: options.Quantization = None,
-    penalty: options.Penalty = None,
-    crop: options.Crop = None,
-    config: options.ConfigFile = None,
-    assignments: options.Set = None,
     json: options.Json = False,
 ) -> None:
     """From photographs to a verified network: search, train, export, evaluate.
@@ -46,29 +29,8 @@ def run(
     from hwnas.cli.runs import open_run
     from hwnas.cli.search import describe_space
 
-    layers = options.settings(
-        target=target,
-        budget=budget,
-        algorithm=algorithm,
-        data=data,
-        scale=scale,
-        preset=preset,
-        seed=seed,
-        input_size=input_size,
-        space=space,
-        bits=bits,
-        cells=cells,
-        channels=channels,
-        adadm=adadm,
-        bicubic=bicubic,
-        quantization=quantization,
-        penalty=penalty,
-        crop=crop,
-        config=config,
-        assignments=assignments,
-    )
     directory, settings = open_run(out, resume, layers)
-    with progress() as tell:
+    with directory.discarded_if_unused(), progress() as tell:
         describe_space(settings, tell)
         result = pipeline.run_all(settings, directory, tell)
     if json:

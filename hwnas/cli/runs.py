@@ -19,7 +19,7 @@ def open_run(out: Path | None, resume: bool, layers: Sequence[Mapping[str, Any]]
     Args:
         out: its folder; None for one named after what is asked for.
         resume: go on with what is there.
-        layers: settings, the first of them the preset.
+        layers: what the user set; where the first, the preset, is empty, a new run starts from the default one.
 
     Raises:
         UsageError: if the folder is taken, or the settings differ from those of the run to resume.
@@ -29,12 +29,11 @@ def open_run(out: Path | None, resume: bool, layers: Sequence[Mapping[str, Any]]
     from hwnas.config import load_config, make_config
     from hwnas.run_directory import RunDirectory
 
-    config = make_config(layers)
+    config = new_config(layers)
     out = out or default_out(config)
     if resume and RunDirectory(out).exists:
         saved = load_config(RunDirectory(out).config)
-        # A preset is where a new run starts from; one that goes on has its settings.
-        wanted = make_config([saved.model_dump(mode="json"), *layers[1:]])
+        wanted = make_config([saved.model_dump(mode="json"), *layers])
         if wanted != saved:
             raise UsageError(
                 f"{out} was started with other settings ({_difference(saved, wanted)}); "
@@ -45,6 +44,14 @@ def open_run(out: Path | None, resume: bool, layers: Sequence[Mapping[str, Any]]
     run = RunDirectory.create(out, resume)
     config.save(run.config)
     return run, config
+
+
+def new_config(layers: Sequence[Mapping[str, Any]]) -> RunConfig:
+    """The settings of a new run; ``layers`` as for `open_run`."""
+    from hwnas.config import DEFAULT_PRESET, load_preset, make_config
+
+    preset, *rest = layers
+    return make_config([preset or load_preset(DEFAULT_PRESET), *rest])
 
 
 def _difference(saved: RunConfig, wanted: RunConfig) -> str:

@@ -11,28 +11,11 @@ if TYPE_CHECKING:
     from hwnas.progress import Progress
 
 
+@options.takes_settings(options.search_settings)
 def search(
-    target: options.Target = None,
-    budget: options.Budget = None,
-    algorithm: options.Algorithm = None,
-    data: options.Data = None,
-    scale: options.Scale = None,
-    preset: options.Preset = None,
+    layers: options.Layers,
     out: options.Out = None,
     resume: options.Resume = False,
-    seed: options.Seed = None,
-    input_size: options.InputSize = None,
-    space: options.Space = None,
-    bits: options.Bits = None,
-    cells: options.Cells = None,
-    channels: options.Channels = None,
-    adadm: options.Adadm = None,
-    bicubic: options.Bicubic = None,
-    quantization: options.Quantization = None,
-    penalty: options.Penalty = None,
-    crop: options.Crop = None,
-    config: options.ConfigFile = None,
-    assignments: options.Set = None,
     json: options.Json = False,
 ) -> None:
     """Find the architecture: the most probable one that meets every budget, and the front around it.
@@ -49,29 +32,8 @@ def search(
     from hwnas.cli.console import progress
     from hwnas.cli.runs import open_run
 
-    layers = options.settings(
-        target=target,
-        budget=budget,
-        algorithm=algorithm,
-        data=data,
-        scale=scale,
-        preset=preset,
-        seed=seed,
-        input_size=input_size,
-        space=space,
-        bits=bits,
-        cells=cells,
-        channels=channels,
-        adadm=adadm,
-        bicubic=bicubic,
-        quantization=quantization,
-        penalty=penalty,
-        crop=crop,
-        config=config,
-        assignments=assignments,
-    )
     directory, settings = open_run(out, resume, layers)
-    with progress() as tell:
+    with directory.discarded_if_unused(), progress() as tell:
         describe_space(settings, tell)
         photographs = pipeline.load_data(settings, settings.space.scale, tell)
         chosen = pipeline.search(settings, directory, photographs, tell)

@@ -10,23 +10,13 @@ import typer
 from hwnas.cli import options
 
 
+@options.takes_settings(options.training_settings)
 def train(
+    layers: options.Layers,
     network: Annotated[str, typer.Argument(metavar="RUN|ARCH.json|NAME", help="What to train.")],
-    data: options.Data = None,
-    scale: options.Scale = None,
-    preset: options.Preset = None,
+    bits: Annotated[int | None, typer.Option("--bits", help="Every layer at this width; 32 for float.")] = None,
     out: options.Out = None,
     resume: options.Resume = False,
-    seed: options.Seed = None,
-    bits: Annotated[int | None, typer.Option("--bits", help="Every layer at this width; 32 for float.")] = None,
-    bicubic: options.Bicubic = None,
-    activations: Annotated[
-        str | None,
-        typer.Option("--activations", help="Activation quantiser: learned or hwgq.", show_default="learned"),
-    ] = None,
-    crop: options.Crop = None,
-    config: options.ConfigFile = None,
-    assignments: options.Set = None,
     json: options.Json = False,
 ) -> None:
     """Train from scratch, quantisation-aware where the architecture has bits.
@@ -42,38 +32,27 @@ def train(
     from hwnas import pipeline
     from hwnas.cli.console import progress
     from hwnas.cli.resolve import resolve_architecture
-    from hwnas.cli.runs import open_run
+    from hwnas.cli.runs import new_config, open_run
     from hwnas.config import load_config, make_config
     from hwnas.errors import UsageError
     from hwnas.run_directory import RunDirectory
 
-    given = options.training_settings(
-        data=data,
-        scale=scale,
-        preset=preset,
-        seed=seed,
-        bicubic=bicubic,
-        activations=activations,
-        crop=crop,
-        config=config,
-        assignments=assignments,
-    )
     if Path(network).is_dir() and (out is None or out == Path(network)):
         directory = RunDirectory(Path(network))
         architecture = resolve_architecture(network)
         saved = load_config(directory.config)
-        settings = make_config([saved.model_dump(mode="json"), *given[0 if preset else 1 :]])
-        if bits is not None or (settings != saved and directory.weights.exists()):
+        settings = make_config([saved.model_dump(mode="json"), *layers])
+        if bits is not None or (settings != saved and directory.train_state.exists()):
             raise UsageError(f"{network} has settings of its own; train {directory.architecture} with another --out")
         if directory.weights.exists() and not resume:
             raise UsageError(f"{network} is trained already, or in part; go on with --resume, or give another --out")
         settings.save(directory.config)
     else:
-        wanted = make_config(given)
+        wanted = new_config(layers)
         architecture = resolve_architecture(network, wanted.space.scale, bits, wanted.space.bicubic)
-        directory, settings = open_run(out or Path("runs") / architecture.name, resume, given)
+        directory, settings = open_run(out or Path("runs") / architecture.name, resume, layers)
         architecture.save(directory.architecture)
-    with progress() as tell:
+    with directory.discarded_if_unused(), progress() as tell:
         photographs = pipeline.load_data(settings, architecture.scale, tell)
         psnr = pipeline.train(settings, directory, photographs, tell)
     if json:

@@ -47,6 +47,8 @@ def upscale(
         jobs = [(source, destination / f"{source.stem}.png" if destination.is_dir() else destination)]
     if len({out for _, out in jobs}) < len(jobs):
         raise UsageError(f"images in {source} differ in their endings only; rename them")
+    if {out.resolve() for _, out in jobs} & {path.resolve() for path, _ in jobs}:
+        raise UsageError(f"{destination} would replace what is to be enlarged; write elsewhere")
     with progress() as tell:
         bar = tell.task("enlarging", len(jobs))
         for path, out in jobs:

@@ -14,7 +14,7 @@ from hwnas import __version__
 from hwnas.checkpoints import NetworkRecord
 from hwnas.data.images import ImageArray
 from hwnas.data.sources import TrainingData
-from hwnas.errors import UsageError
+from hwnas.errors import HwnasError, UsageError
 from hwnas.exporters.onnx import OnnxSummary, export_onnx, summarise
 from hwnas.exporters.parity import FLOAT_TOLERANCE, QUANTISED_TOLERANCE, ParityReport, check_parity
 from hwnas.inference import to_tensor
@@ -118,7 +118,7 @@ def parity_crops(images: Sequence[tuple[str, ImageArray]], scale: int) -> list[T
 
 
 def export_verified(deployable: Deployable, path: Path, crops: Sequence[Tensor]) -> tuple[OnnxSummary, ParityReport]:
-    """Write the ONNX file and hold it against the network.
+    """Write the ONNX file and hold it against the network; a file that does not pass is removed.
 
     Raises:
         HwnasError: if it cannot be written, or computes something else than the network.
@@ -133,4 +133,8 @@ def export_verified(deployable: Deployable, path: Path, crops: Sequence[Tensor])
     }
     export_onnx(deployable.network, path, crops[0], metadata)
     tolerance = QUANTISED_TOLERANCE if architecture.is_quantised else FLOAT_TOLERANCE
-    return summarise(path), check_parity(deployable.network, path, crops, tolerance)
+    try:
+        return summarise(path), check_parity(deployable.network, path, crops, tolerance)
+    except HwnasError:
+        path.unlink(missing_ok=True)
+        raise

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from hwnas.errors import HwnasError
+from hwnas.errors import HwnasError, UsageError
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -18,12 +18,19 @@ if TYPE_CHECKING:
 
 
 def make_fabric(precision: str = "32-true") -> Fabric:
-    """One device, the best there is."""
+    """One device, the best there is.
+
+    Raises:
+        UsageError: for an unknown precision.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from lightning_fabric import Fabric
 
-    fabric = Fabric(accelerator="auto", devices=1, precision=precision)  # type: ignore[arg-type]
+    try:
+        fabric = Fabric(accelerator="auto", devices=1, precision=precision)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise UsageError(f"precision {precision!r} is not possible here ({error}); leave it at 32-true") from error
     fabric.launch()
     return fabric
 

@@ -74,11 +74,16 @@ def train(
     best, first = -float("inf"), 0
     if run.train_state.exists():
         state = load_state(run.train_state)
-        if state["architecture"] != architecture.fingerprint:
+        if state.get("architecture") != architecture.fingerprint:
             raise HwnasError(f"{run.train_state} is of another architecture; delete it, or train in a new folder")
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-        best, first = state["best"], state["epoch"]
+        try:
+            network.load_state_dict(state["network"])
+            optimizer.load_state_dict(state["optimizer"])
+            best, first = float(state["best"]), int(state["epoch"])
+        except (KeyError, RuntimeError, ValueError, TypeError) as error:
+            raise HwnasError(
+                f"{run.train_state} does not belong to this training; delete it to begin again with --resume"
+            ) from error
     wrapped, optimizer = fabric.setup(network, optimizer)
 
     freeze_at = settings.epochs - round(settings.freeze * settings.epochs)

@@ -20,7 +20,7 @@ from PIL import Image
 from skimage import data
 
 TINY = (
-    *("--set", "space.cells=1", "--channels", "6", "--crop", "8"),
+    *("--cells", "1", "--channels", "6", "--crop", "8"),
     *("--set", "search.epochs=3", "--set", "search.warmup_epochs=1", "--set", "search.steps_per_epoch=2"),
     *("--set", "search.batch=2", "--set", "search.front_points=3"),
 )

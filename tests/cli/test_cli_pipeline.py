@@ -49,11 +49,18 @@ def low(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_leaves_all_that_was_promised(finished: Any) -> None:
     names = {path.name for path in finished.path.iterdir()}
-    promised = ("config.yaml", "architecture.json", "front.csv", "weights.safetensors", "model.onnx", "summary.md")
+    promised = (
+        "config.yaml",
+        "architecture.json",
+        "front.csv",
+        "weights.safetensors",
+        "model.onnx",
+        "summary.md",
+    )
     assert set(promised) <= names
     stages = {path.parent.name for path in (finished.path / "events").rglob("events.out.tfevents.*")}
     assert stages == {"search", "train"}
-    assert not [path for path in finished.path.rglob(".*")], "temporary files stay behind"
+    assert not list(finished.path.rglob(".*")), "temporary files stay behind"
 
 
 def test_json_is_one_object_and_nothing_else_on_stdout(finished: Any) -> None:

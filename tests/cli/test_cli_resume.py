@@ -111,7 +111,7 @@ def _same_tensors(run: Path, other: Path) -> None:
         np.testing.assert_array_equal(found[name], tensor, err_msg=name)
 
 
-def test_ctrl_c_says_how_to_go_on(start: START, hwnas: Any, tiny: Sequence[str], tmp_path: Path) -> None:
+def test_ctrl_c_says_how_to_go_on(start: START, tiny: Sequence[str], tmp_path: Path) -> None:
     process = start("search", *tiny, *SEARCH, "--set", "search.epochs=1000", "--out", tmp_path / "run")
     code, rest = _stop_after(process, "search epoch 1/", signal.SIGINT)
     assert code == 130
@@ -119,6 +119,17 @@ def test_ctrl_c_says_how_to_go_on(start: START, hwnas: Any, tiny: Sequence[str],
     last = rest.splitlines()[-1]
     assert last.startswith("error: interrupted")
     assert "--resume" in last
+
+
+def test_ctrl_c_promises_no_resume_where_there_is_none(
+    hwnas: Any, photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hwnas.evaluation.evaluate", interrupted)
+    answer = hwnas("evaluate", "bicubic", "--data", photographs)
+    assert (answer.code, answer.err) == (130, "error: interrupted\n")
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 3, 4])
@@ -213,9 +224,7 @@ def test_a_whole_run_interrupted_in_its_training_ends_the_same(
         (("--channels", "12"), "space.channels was 6, is 12"),
     ],
 )
-def test_a_run_goes_on_with_its_own_settings_only(
-    hwnas: Any, run: Path, change: tuple[str, str], setting: str
-) -> None:
+def test_a_run_goes_on_with_its_own_settings_only(hwnas: Any, run: Path, change: tuple[str, str], setting: str) -> None:
     before = (run / "config.yaml").read_bytes()
     answer = hwnas("run", "--resume", "--out", run, *change)
     assert answer.code == 2
@@ -225,7 +234,14 @@ def test_a_run_goes_on_with_its_own_settings_only(
 
 
 def test_a_finished_run_stays_as_it_is_however_often_it_is_resumed(hwnas: Any, run: Path) -> None:
-    results = ("config.yaml", "architecture.json", "front.csv", "weights.safetensors", "summary.md", "model.onnx")
+    results = (
+        "config.yaml",
+        "architecture.json",
+        "front.csv",
+        "weights.safetensors",
+        "summary.md",
+        "model.onnx",
+    )
     before = _files(run, results)
     for _ in range(2):
         answer = hwnas("run", "--resume", "--out", run, "--json")
