@@ -1,6 +1,6 @@
 """Does the training step ever wait for data? Time of a batch of crops against time of a training step.
 
-    python benchmarks/data_loading.py [--rounds 20]
+python benchmarks/data_loading.py [--rounds 20]
 """
 
 from __future__ import annotations

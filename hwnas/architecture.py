@@ -149,9 +149,17 @@ def parse_architecture(text: str | bytes, source: str) -> Architecture:
             f"{source}: schema_version: version {version} is newer than this hwnas ({SCHEMA_VERSION}); upgrade hwnas"
         )
     try:
-        return Architecture.model_validate(data)
+        architecture = Architecture.model_validate(data)
     except ValidationError as error:
         raise HwnasError(f"{source}: {first_problem(error)}") from error
+    # Only its builder knows what a kind needs, 'hidden' for one.
+    for layer, spec in architecture.operators.items():
+        try:
+            with torch.device("meta"):
+                build_operator(spec, FloatLayers())
+        except (ValueError, RuntimeError) as error:
+            raise HwnasError(f"{source}: operators.{layer}: {str(error).splitlines()[0]}") from error
+    return architecture
 
 
 def load_architecture(path: Path) -> Architecture:

@@ -127,7 +127,7 @@ def run_all(config: RunConfig, run: RunDirectory, progress: Progress) -> Evaluat
     architecture = search(config, run, data, progress)
     train(config, run, data, progress)
     how, summary, parity = export(config, run, data, None, run.onnx)
-    progress.say(f"{run.onnx}: parity with torch {parity.mean:.4f} grey levels mean, {parity.maximum:.2f} at most")
+    progress.say(f"{run.onnx}: parity with torch {parity.mean:.2g} grey levels mean, {parity.maximum:.2g} at most")
     evaluation = evaluate_validation(run.onnx, data)
     target = load_target(config.target)
     page = summarise_run(architecture, budgets_of(config), target, evaluation, how, summary, parity)

@@ -77,7 +77,7 @@ def export(
         f"{path}: {summary.size_bytes / 1000:.0f} kB, opset {summary.opset}, "
         f"{summary.quantised_convolutions} integer and {summary.float_convolutions} float convolutions\n"
         f"  {how}\n"
-        f"  against torch on {parity.crops} real crops: {parity.mean:.4f} grey levels mean, "
-        f"{parity.maximum:.2f} at most (allowed {parity.tolerance_mean:g} and {parity.tolerance_max:g})\n"
+        f"  against torch on {parity.crops} real crops: {parity.mean:.2g} grey levels mean, "
+        f"{parity.maximum:.2g} at most (allowed {parity.tolerance_mean:g} and {parity.tolerance_max:g})\n"
         f"  held-out photographs in ONNX Runtime: {result.psnr:.2f} dB, bicubic {result.bicubic_psnr:.2f} dB"
     )

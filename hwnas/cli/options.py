@@ -92,7 +92,7 @@ def search_settings(
         "target": target,
         "budgets": budget or None,
         "algorithm": algorithm,
-        "data": data,
+        "data": _absolute(data),
         "seed": seed,
         "input_size": input_size,
         "space_name": space,
@@ -123,7 +123,7 @@ def training_settings(
 ) -> Layers:
     """What the options of a training without a search say; errors as `search_settings`."""
     given = {
-        "data": data,
+        "data": _absolute(data),
         "seed": seed,
         "space": {"scale": scale, "bicubic": bicubic},
         "train": {"crop": crop, "activations": activations},
@@ -149,6 +149,11 @@ def takes_settings(read: Callable[..., Layers]) -> Callable[[Callable[..., None]
         return with_options
 
     return decorate
+
+
+def _absolute(data: str | None) -> str | None:
+    """Folders in full: a run is resumed from wherever the user happens to be."""
+    return str(Path(data).resolve()) if data is not None and Path(data).is_dir() else data
 
 
 def parse_bits(text: str) -> list[int]:

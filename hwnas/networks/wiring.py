@@ -84,6 +84,6 @@ def parse_wiring(value: Any) -> Wiring:
         return value
     if not isinstance(value, dict) or "kind" not in value:
         raise ValueError("wiring needs a 'kind'")
-    if value["kind"] not in WIRINGS:
+    if not isinstance(value["kind"], str) or value["kind"] not in WIRINGS:
         raise ValueError(f"wiring kind {value['kind']!r} is unknown; there are: {', '.join(sorted(WIRINGS))}")
     return WIRINGS[value["kind"]].model_validate(value)

@@ -75,7 +75,7 @@ def summarise_run(
         "",
         f"- `model.onnx`: {file.size_bytes / 1000:.0f} kB, opset {file.opset}, "
         f"{file.quantised_convolutions} integer and {file.float_convolutions} float convolutions; {how}.",
-        f"- Parity with torch on {parity.crops} real crops: {parity.mean:.4f} grey levels mean, {parity.maximum:.2f} "
+        f"- Parity with torch on {parity.crops} real crops: {parity.mean:.2g} grey levels mean, {parity.maximum:.2g} "
         f"at most (allowed {parity.tolerance_mean:g} and {parity.tolerance_max:g}).",
         "- `weights.safetensors`, `architecture.json`, `front.csv` with `front/`, `config.yaml`, `events/`.",
         "",
