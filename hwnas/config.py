@@ -87,7 +87,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 def _mapping(text: str, source: str) -> dict[str, Any]:
     try:
         data = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 2020-13-45, 0x_
         raise HwnasError(f"{source} is not YAML: {str(error).splitlines()[0]}") from error
     if not isinstance(data, dict):
         raise HwnasError(f"{source} holds no settings; expected lines such as 'seed: 1'")
@@ -105,7 +105,7 @@ def parse_assignment(text: str) -> dict[str, Any]:
         raise UsageError(f"--set {text}: write --set name=value, for instance --set search.epochs=3")
     try:
         nested: Any = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UsageError(f"--set {text}: the value is not YAML") from error
     for part in reversed(key.split(".")):
         nested = {part: nested}

@@ -16,8 +16,14 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
-RESOLUTION = 1_000_000
-"""Steps into which a limit is divided where costs have no common divisor (latencies)."""
+_SCALE = 1e6
+"""What a limit is scaled to: the solver's absolute tolerance of 1e-6 is then 1e-12 of the limit."""
+
+_SLACK = 1e-9
+"""Relative slack given to the solver, so that rounding does not exclude a choice that just attains its limit."""
+
+SAME_SCORE = 1e-6
+"""Sums of log-probabilities that differ by less are equal to the solver."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +43,9 @@ class CostLimit:
         return sum(costs[chosen[layer]] for layer, costs in self.table.items())
 
 
-def _in_whole_units(limit: CostLimit) -> tuple[list[float], float]:
-    """Costs and limit as whole numbers, so that the solver's tolerance cannot let an over-budget choice through."""
-    flat = [cost for costs in limit.table.values() for cost in costs]
-    if all(float(cost).is_integer() for cost in flat):
-        unit = math.gcd(*(int(cost) for cost in flat)) or 1
-        if max(flat) / unit <= 10 * RESOLUTION:
-            # Half a unit above a whole number: far from any attainable sum on either side.
-            return [cost // unit for cost in flat], limit.limit // unit + 0.5
-    unit_size = limit.limit / RESOLUTION
-    return [float(math.ceil(cost / unit_size)) for cost in flat], RESOLUTION + 0.5
+def _scaled(costs: np.ndarray, limit: float) -> np.ndarray:
+    # Costs beyond twice the limit are excluded as well as larger ones, and do not spoil the conditioning.
+    return np.minimum(costs / limit, 2.0) * _SCALE if limit > 0 else (costs > limit) * _SCALE
 
 
 def derive(log_probabilities: Mapping[str, Sequence[float]], limits: Sequence[CostLimit] = ()) -> dict[str, int] | None:
@@ -68,23 +67,29 @@ def derive(log_probabilities: Mapping[str, Sequence[float]], limits: Sequence[Co
     )
     constraints = [LinearConstraint(one_each, 1, 1)]
     for limit in limits:
-        if limit.limit <= 0:
-            return None
-        ordered = CostLimit({layer: limit.table[layer] for layer in layers}, limit.limit)
-        costs, bound = _in_whole_units(ordered)
-        constraints.append(LinearConstraint(np.array([costs]), -np.inf, bound))
+        costs = np.concatenate([np.asarray(limit.table[layer], dtype=float) for layer in layers])
+        if math.isfinite(limit.limit):
+            bound = _SCALE * (1 + _SLACK) if limit.limit > 0 else 0.5
+            constraints.append(LinearConstraint(_scaled(costs, limit.limit)[None], -np.inf, bound))
     gains = np.concatenate([np.asarray(log_probabilities[layer], dtype=float) for layer in layers])
-    # HiGHS stops within 1e-4 of the optimum unless told not to.
-    solution = milp(
-        -gains,
-        constraints=constraints,
-        integrality=np.ones(len(gains), dtype=int),
-        bounds=Bounds(0, 1),
-        options={"mip_rel_gap": 0},
-    )
-    if solution.x is None:
-        return None
-    return {layer: int(np.argmax(solution.x[starts[i] : starts[i + 1]])) for i, layer in enumerate(layers)}
+    while True:
+        # HiGHS stops within 1e-4 of the optimum unless told not to.
+        solution = milp(
+            -gains,
+            constraints=constraints,
+            integrality=np.ones(len(gains), dtype=int),
+            bounds=Bounds(0, 1),
+            options={"mip_rel_gap": 0},
+        )
+        if solution.x is None:
+            return None
+        chosen = {layer: int(np.argmax(solution.x[starts[i] : starts[i + 1]])) for i, layer in enumerate(layers)}
+        if all(limit.cost(chosen) <= limit.limit for limit in limits):
+            return chosen
+        # Over a limit by less than the solver can tell: exclude this very choice.
+        taken = np.zeros((1, len(gains)))
+        taken[0, [starts[i] + chosen[layer] for i, layer in enumerate(layers)]] = 1
+        constraints.append(LinearConstraint(taken, -np.inf, len(layers) - 1))
 
 
 def derive_front(
@@ -93,7 +98,9 @@ def derive_front(
     others: Sequence[CostLimit] = (),
     points: int = 12,
 ) -> list[dict[str, int]]:
-    """The distinct choices that `derive` makes as the limit on one cost goes from the space's least to its most.
+    """The choices that `derive` makes as the limit on one cost goes from the space's least to its most.
+
+    Of choices that are equally probable, the one of the smallest limit.
 
     Args:
         log_probabilities: ``[layer][candidate]``.
@@ -102,14 +109,20 @@ def derive_front(
         points: number of limits, spaced geometrically.
 
     Returns:
-        Choices in ascending order of cost.
+        Choices in ascending order of cost and of probability.
     """
     least = sum(min(costs) for costs in table.values())
     most = sum(max(costs) for costs in table.values())
+    # The first limit is attained by the cheapest architecture alone (which may cost nothing).
+    limits = [least, *np.geomspace(max(least, most * 1e-6), most, points)[1:]] if most > 0 else [least]
     front: list[dict[str, int]] = []
-    for limit in np.geomspace(least, most, points):
-        # Rounded outwards: the first limit is attained by the cheapest architecture alone.
-        chosen = derive(log_probabilities, [CostLimit(table, math.ceil(limit)), *others])
-        if chosen is not None and chosen not in front:
+    best = -math.inf
+    for limit in limits:
+        chosen = derive(log_probabilities, [CostLimit(table, float(limit)), *others])
+        if chosen is None:
+            continue
+        score = math.fsum(log_probabilities[layer][i] for layer, i in chosen.items())
+        if score > best + SAME_SCORE:
             front.append(chosen)
+            best = score
     return front

@@ -1,0 +1,553 @@
+"""Merged against one by one, one-hot against the derived network, and the noise against its formula and statistics."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from scipy.stats import kstest
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hwnas.operators import OperatorSpec
+from hwnas.operators.chains import ConvChain
+from hwnas.operators.layers import FloatLayers
+from hwnas.quantization.hwgq import hwgq_quantise
+from hwnas.quantization.lsq import lsq_initial_step, lsq_quantise
+from hwnas.searches.quantnas.mixed_operator import MixedOperator, Quantization, embed
+from hwnas.searches.quantnas.noise import NoiseSource, activate_with_noise
+from hwnas.searches.quantnas.search_layers import (
+    BitMixture,
+    NoiseActivation,
+    NoiseConvolution,
+    NoiseLayers,
+    SharedActivation,
+    SharedConvolution,
+    SharedLayers,
+)
+from hwnas.searches.quantnas.supernet import Supernet
+from hwnas.spaces import SPACES, SearchSpace, SpaceOptions
+
+CASES = [
+    ("quantnas-float", None, "noise"),
+    ("quantnas", (4, 8), "noise"),
+    ("quantnas", (4, 8), "shared"),
+    ("quantnas", (4, 8), "independent"),
+    ("quantnas", (8, 32), "shared"),
+    ("quantnas", (3, 32), "independent"),
+]
+each_case = pytest.mark.parametrize(("name", "bits", "quantization"), CASES, ids=lambda v: str(v).replace(" ", ""))
+with_and_without_adadm = pytest.mark.parametrize("adadm", [False, True], ids=["add", "adadm"])
+
+
+def small_space(name: str, bits: tuple[int, ...] | None = None, adadm: bool = False, **options: object) -> SearchSpace:
+    return SPACES[name](
+        SpaceOptions.model_validate({"channels": 6, "cells": 2, "scale": 2, "bits": bits, "adadm": adadm} | options)
+    )
+
+
+def spread_alphas(supernet: Supernet) -> None:
+    """Probabilities that differ by an order of magnitude."""
+    with torch.no_grad():
+        for alpha in supernet.alphas:
+            alpha.copy_(torch.randn_like(alpha))
+
+
+def twins(space: SearchSpace, quantization: Quantization) -> tuple[Supernet, Supernet]:
+    """A merged supernet and one that computes candidate by candidate, of the same weights and alphas, without noise."""
+    torch.manual_seed(0)
+    merged, single = (Supernet(space, quantization, merge=merge) for merge in (True, False))
+    spread_alphas(merged)
+    single.load_state_dict(merged.state_dict())
+    merged.noise.enabled = single.noise.enabled = False
+    return merged, single
+
+
+def gradients(supernet: Supernet, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    supernet.zero_grad()
+    functional.mse_loss(supernet(x), y).backward()
+    return {name: p.grad for name, p in supernet.named_parameters() if p.grad is not None}
+
+
+@with_and_without_adadm
+@each_case
+def test_merged_and_one_by_one_are_the_same_function(
+    name: str, bits: tuple[int, ...] | None, quantization: Quantization, adadm: bool
+) -> None:
+    merged, single = twins(small_space(name, bits, adadm), quantization)
+    x = torch.rand(2, 3, 9, 8)
+    for mode in (True, False):
+        merged.train(mode), single.train(mode)
+        with torch.no_grad():
+            a, b = merged(x), single(x)
+        assert a.shape == (2, 3, 18, 16)
+        assert a.std() > 1e-3, "two constants would agree as well"
+        assert float((a - b).abs().max()) < 1e-5 * max(1, float(b.abs().max()))
+
+
+@with_and_without_adadm
+@each_case
+def test_so_are_their_gradients(
+    name: str, bits: tuple[int, ...] | None, quantization: Quantization, adadm: bool
+) -> None:
+    """In double precision: rounding to a grid turns the last bit of a float into a whole step, now and then."""
+    merged, single = (s.double() for s in twins(small_space(name, bits, adadm), quantization))
+    x, y = torch.rand(2, 3, 8, 7, dtype=torch.float64), torch.rand(2, 3, 16, 14, dtype=torch.float64)
+    a, b = gradients(merged, x, y), gradients(single, x, y)
+    assert a.keys() == b.keys() == dict(merged.named_parameters()).keys()
+    for key, gradient in a.items():
+        assert torch.allclose(gradient, b[key], rtol=1e-6, atol=1e-9), key
+    assert all(gradient.abs().max() > 0 for key, gradient in a.items() if key.startswith("alphas"))
+
+
+@pytest.mark.parametrize("merge", [True, False], ids=["merged", "one by one"])
+def test_the_gradient_of_the_alphas_is_that_of_finite_differences(merge: bool) -> None:
+    torch.manual_seed(0)
+    supernet = Supernet(small_space("quantnas-float", cells=1), merge=merge).double()
+    spread_alphas(supernet)
+    x, y = torch.rand(1, 3, 6, 6, dtype=torch.float64), torch.rand(1, 3, 12, 12, dtype=torch.float64)
+    found, step = gradients(supernet, x, y), 1e-6
+    for i, alpha in enumerate(supernet.alphas):
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                alpha[0] += sign * step
+                values.append(float(functional.mse_loss(supernet(x), y)))
+                alpha[0] -= sign * step
+        assert float(found[f"alphas.{i}"][0]) == pytest.approx((values[0] - values[1]) / (2 * step), rel=1e-3, abs=1e-9)
+
+
+def conv(kernel: int, bits: int, groups: int = 1, **fields: object) -> OperatorSpec:
+    sizes = {"kind": "conv", "in_channels": 6, "out_channels": 3, "kernel": kernel, "groups": groups}
+    return OperatorSpec.model_validate(sizes | fields).with_bits(bits)
+
+
+LAYER = [conv(k, b, g) for k, g in ((1, 1), (3, 1), (3, 3), (5, 1)) for b in (2, 4)]
+
+
+def layer_twins(candidates: list[OperatorSpec], quantization: Quantization = "noise") -> list[MixedOperator]:
+    torch.manual_seed(1)
+    noise = NoiseSource()
+    merged, single = (MixedOperator(candidates, quantization, noise, merge) for merge in (True, False))
+    single.load_state_dict(merged.state_dict())
+    merged.probabilities = single.probabilities = torch.randn(len(candidates)).softmax(0)
+    return [merged, single]
+
+
+def test_with_noise_they_agree_in_mean_and_variance() -> None:
+    """Every output of a small layer over 4000 draws, each a sum of many normals.
+
+    The activation noise of candidates that read one map is drawn once when they are merged and once for each
+    otherwise, as in the published code: so the variance is compared with the activations' noise off.
+    """
+    merged, single = layer_twins(LAYER)
+    for mixed in (merged, single):
+        for module in mixed.modules():
+            if isinstance(module, NoiseActivation):
+                module.noise = NoiseSource(enabled=False)
+    x, n = torch.randn(1, 6, 5, 5), 4000
+    with torch.no_grad():
+        a, b = (torch.stack([mixed(x).flatten() for _ in range(n)]).double() for mixed in (merged, single))
+    assert a.var(0).min() > 1e-6, "there is noise"
+    outputs = a.shape[1]
+    # z of a difference of means, and of log variances (variance of log s^2 is 2 / (n - 1)); 5 sigma for 75 looks.
+    z_mean = (a.mean(0) - b.mean(0)) / ((a.var(0) + b.var(0)) / n).sqrt()
+    z_variance = (a.var(0).log() - b.var(0).log()) / math.sqrt(4 / (n - 1))
+    assert outputs == 75
+    assert z_mean.abs().max() < 5
+    assert z_variance.abs().max() < 5
+
+
+def test_with_noise_in_the_activations_too_they_agree_in_the_mean() -> None:
+    merged, single = layer_twins(LAYER)
+    x, n = torch.randn(1, 6, 5, 5), 4000
+    with torch.no_grad():
+        a, b = (torch.stack([mixed(x).flatten() for _ in range(n)]).double() for mixed in (merged, single))
+    z_mean = (a.mean(0) - b.mean(0)) / ((a.var(0) + b.var(0)) / n).sqrt()
+    assert z_mean.abs().max() < 5
+
+
+def test_the_variance_of_a_merged_layer_is_that_of_its_formula() -> None:
+    """One 1x1 convolution of one channel: out = (W + dW)(x + dx), with the noises independent."""
+    torch.manual_seed(0)
+    spec = OperatorSpec(kind="conv", in_channels=4, out_channels=1, kernel=1)
+    mixed = MixedOperator([spec.with_bits(2), spec.with_bits(3)], "noise", NoiseSource())
+    mixed.probabilities = torch.tensor([0.3, 0.7])
+    x = torch.rand(1, 4, 3, 3)
+    weight = next(iter(mixed.parameters())).detach().flatten().double()
+    half = (0.3 / 3 + 0.7 / 7) / 2
+    dw, dx = float(weight.max() - weight.min()) * half, float(x.max()) * half
+    energy = x.double().square().sum(1).flatten()
+    expected = dw**2 * energy + dx**2 * weight.square().sum() + 4 * (dw * dx) ** 2
+    n = 20_000
+    with torch.no_grad():
+        outs = torch.stack([mixed(x).flatten() for _ in range(n)]).double()
+    z = (outs.mean(0) - torch.einsum("c,bchw->hw", weight, x.double()).flatten()) / (expected / n).sqrt()
+    assert z.abs().max() < 5
+    # Products of normals have somewhat heavier tails than normals: their kurtosis is measured.
+    kurtosis = ((outs - outs.mean(0)) ** 4).mean(0) / outs.var(0) ** 2
+    assert (((outs.var(0) - expected) / expected).abs() < 5 * ((kurtosis - 1) / n).sqrt()).all()
+
+
+@pytest.mark.parametrize(("name", "bits"), [("quantnas", (4, 8)), ("quantnas-float", None)])
+@with_and_without_adadm
+@pytest.mark.parametrize("merge", [True, False], ids=["merged", "one by one"])
+def test_a_certain_supernet_is_the_derived_network(
+    name: str, bits: tuple[int, ...] | None, adadm: bool, merge: bool
+) -> None:
+    torch.manual_seed(3)
+    space = small_space(name, bits, adadm)
+    supernet = Supernet(space, "noise", merge).eval()
+    chosen = {layer: int(torch.randint(len(c), ())) for layer, c in space.choices.items()}
+    with torch.no_grad():
+        for layer, alpha in zip(supernet.layers, supernet.alphas, strict=True):
+            alpha[chosen[layer]] = 200
+    derived = space.architecture(chosen).build(FloatLayers()).eval()
+    mixed = [m for m in supernet.network.modules() if isinstance(m, MixedOperator)]
+    chains = [m for m in derived.modules() if isinstance(m, ConvChain)]
+    assert len(mixed) == len(chains)
+    copies = iter(zip(mixed, chains, strict=True))
+    with torch.no_grad():
+        for layer, count in built_in_order(space):
+            for _ in range(count):
+                layer_mixed, chain = next(copies)
+                twin = space.choices[layer][chosen[layer]].float_twin
+                order = list(dict.fromkeys(spec.float_twin for spec in space.choices[layer]))
+                source = layer_mixed.operators[order.index(twin)]
+                pairs = zip(source.parameters(), chain.parameters(), strict=True)
+                for theirs, mine in pairs:
+                    mine.copy_(theirs)
+        state = {k: v for k, v in supernet.network.state_dict().items() if k in derived.state_dict()}
+        derived.load_state_dict(state, strict=False)
+        x = torch.rand(2, 3, 8, 9)
+        expected = derived(x)
+        assert torch.allclose(supernet(x), expected, atol=1e-5)
+        supernet.choose(chosen)
+        if bits is None:
+            assert torch.allclose(supernet(x), expected, atol=1e-5)
+        else:
+            assert not torch.allclose(supernet(x), expected, atol=1e-5), "chosen candidates are rounded"
+        supernet.choose(None)
+        assert torch.allclose(supernet(x), expected, atol=1e-5)
+
+
+def built_in_order(space: SearchSpace) -> Iterator[tuple[str, int]]:
+    """Slots in the order of the modules of the network: the layers of a cell follow each other."""
+    counts = {slot.name: slot.count for slot in space.wiring.slots}
+    for layer in ("head.0", "head.1"):
+        yield layer, 1
+    for _ in range(counts["skip"]):
+        for layer in ("body.0", "body.1", "skip"):
+            yield layer, 1
+    for layer in ("upsample", "tail.0", "tail.1"):
+        yield layer, 1
+
+
+def test_a_chosen_path_computes_its_operator_rounded_to_its_width() -> None:
+    torch.manual_seed(0)
+    mixed = layer_twins(LAYER)[0].eval()
+    i = LAYER.index(conv(3, 2))
+    mixed.choice = i
+    mixed.set_rounding(True)
+    x = torch.rand(1, 6, 7, 7)
+    weight = [m for m in mixed.modules() if isinstance(m, NoiseConvolution)][1].weight.detach()
+    spread = weight.flatten(1).amax(1) - weight.flatten(1).amin(1)
+    step_w, step_x = (spread / 3).view(-1, 1, 1, 1), x.max() / 3
+    expected = functional.conv2d((x / step_x).round() * step_x, (weight / step_w).round() * step_w, padding=1)
+    with torch.no_grad():
+        assert torch.allclose(mixed(x), expected, atol=1e-5)
+    mixed.choice = len(LAYER)
+    with pytest.raises(IndexError, match="no candidate 8"):
+        mixed(x)
+
+
+@pytest.mark.parametrize(("kernel", "groups"), [((1, 1), 1), ((3, 3), 1), ((5, 5), 1), ((1, 3), 1), ((5, 1), 1)])
+@pytest.mark.parametrize("target", [(5, 5), (7, 5)])
+@pytest.mark.parametrize("groups_too", [1, 2, 3, 6])
+def test_an_embedded_kernel_convolves_as_the_small_one(
+    kernel: tuple[int, int], groups: int, target: tuple[int, int], groups_too: int
+) -> None:
+    torch.manual_seed(0)
+    groups *= groups_too
+    x, weight = torch.randn(2, 6, 8, 9), torch.randn(12, 6 // groups, *kernel)
+    small = functional.conv2d(x, weight, padding=(kernel[0] // 2, kernel[1] // 2), groups=groups)
+    dense = embed(weight, groups, target)
+    assert dense.shape == (12, 6, *target)
+    large = functional.conv2d(x, dense, padding=(target[0] // 2, target[1] // 2))
+    assert torch.allclose(small, large, atol=1e-4)
+
+
+def test_candidates_with_biases_merge_with_them() -> None:
+    merged, single = layer_twins([conv(3, 32, bias=True), conv(1, 32), conv(5, 32, bias=True)])
+    x = torch.randn(1, 6, 6, 6)
+    assert torch.allclose(merged(x), single(x), atol=1e-5)
+    assert not torch.allclose(merged(torch.zeros_like(x)), torch.zeros(1, 3, 6, 6))
+
+
+def test_candidates_that_read_the_map_with_and_without_relu_are_not_confused() -> None:
+    merged, single = layer_twins([conv(3, 32), conv(1, 32, activation="none")])
+    x = torch.randn(1, 6, 6, 6)
+    assert torch.allclose(merged(x), single(x), atol=1e-5)
+
+
+def weights_of(quantization: Quantization, bits: tuple[int, ...]) -> int:
+    supernet = Supernet(small_space("quantnas", bits), quantization)
+    return sum(p.numel() for p in supernet.weights() if p.dim() == 4)
+
+
+@pytest.mark.parametrize("bits", [(4, 8), (2, 4, 8)])
+def test_independent_widths_have_weights_of_their_own_and_the_others_share_them(bits: tuple[int, ...]) -> None:
+    one = weights_of("noise", (4,))
+    assert weights_of("noise", bits) == one
+    assert weights_of("shared", bits) == one
+    assert weights_of("independent", bits) == one * len(bits)
+
+
+def test_the_weights_and_alphas_are_all_the_parameters() -> None:
+    supernet = Supernet(small_space("quantnas", (4, 8)))
+    weights, alphas = set(supernet.weights()), set(supernet.alphas)
+    assert not weights & alphas
+    assert weights | alphas == set(supernet.parameters())
+    assert [len(a) for a in supernet.alphas] == [len(c) for c in supernet.space.choices.values()]
+
+
+def test_alphas_start_uniform() -> None:
+    supernet = Supernet(small_space("quantnas", (2, 4, 8)))
+    for layer, p in supernet.probabilities().items():
+        assert torch.allclose(p, torch.full_like(p, 1 / len(supernet.space.choices[layer])))
+
+
+def test_the_steps_of_shared_quantisation_are_parameters_that_learn() -> None:
+    torch.manual_seed(0)
+    supernet = Supernet(small_space("quantnas", (4, 8)), "shared")
+    steps = {name for name, _ in supernet.named_parameters() if ".steps." in name}
+    convolutions = [m for m in supernet.modules() if isinstance(m, SharedConvolution)]
+    assert len(steps) == 2 * len(convolutions) > 0
+    assert {id(p) for m in convolutions for p in m.steps.values()} <= {id(p) for p in supernet.weights()}
+    found = gradients(supernet, torch.rand(2, 3, 8, 8), torch.rand(2, 3, 16, 16))
+    assert all(found[name].abs().max() > 0 for name in steps)
+
+
+def test_a_shared_convolution_is_the_mix_of_the_quantised_weights() -> None:
+    torch.manual_seed(0)
+    mixture = BitMixture((2, 4, 32))
+    layer = SharedConvolution(conv(3, 4), 6, 3, (3, 3), 1, mixture)
+    mixture.weights = torch.tensor([0.2, 0.3, 0.5])
+    w = layer.weight.detach()
+    expected = 0.5 * w + sum(a * lsq_quantise(w, lsq_initial_step(w, b), b) for a, b in ((0.2, 2), (0.3, 4)))
+    assert torch.allclose(layer.mixed_weight(), expected, atol=1e-6)
+
+
+def test_a_shared_activation_is_the_mix_of_the_quantised_maps() -> None:
+    torch.manual_seed(0)
+    mixture = BitMixture((3, 5, 32))
+    mixture.weights = torch.tensor([0.2, 0.3, 0.5])
+    x = torch.randn(2, 6, 5, 5)
+    expected = 0.2 * hwgq_quantise(x, 3) + 0.3 * hwgq_quantise(x, 5) + 0.5 * x.relu()
+    assert torch.allclose(SharedActivation(conv(3, 4), mixture)(x), expected, atol=1e-6)
+    assert torch.equal(SharedActivation(conv(3, 4, activation="none"), mixture)(x), x)
+
+
+def layouts() -> dict[str, Tensor]:
+    x = torch.zeros(3, 8, 20, 30)
+    return {
+        "contiguous": x,
+        "channels last": x.contiguous(memory_format=torch.channels_last),
+        "with gaps": torch.zeros(3, 8, 20, 60)[..., ::2],
+        "transposed": torch.zeros(3, 8, 30, 20).transpose(2, 3),
+    }
+
+
+@pytest.mark.parametrize("layout", list(layouts()))
+def test_draws_are_standard_normal_and_independent_within_a_tensor(layout: str) -> None:
+    torch.manual_seed(5)
+    like = layouts()[layout]
+    z = NoiseSource().draw(like)
+    assert z.shape == like.shape
+    values = z.double().flatten()
+    n = len(values)
+    assert kstest(values.numpy(), "norm").pvalue > 1e-4
+    assert abs(float(values.mean())) < 4 / math.sqrt(n)
+    assert abs(float(values.var()) - 1) < 4 * math.sqrt(2 / n)
+    assert values.unique().numel() > 0.99 * n, "no element is used twice"
+    for dim in range(4):
+        a, b = z.double().narrow(dim, 0, z.shape[dim] - 1), z.double().narrow(dim, 1, z.shape[dim] - 1)
+        assert abs(float((a * b).mean())) < 4 / math.sqrt(a.numel())
+
+
+def test_draws_have_the_memory_layout_of_what_they_are_for() -> None:
+    torch.manual_seed(0)
+    source, maps = NoiseSource(), layouts()
+    for layout in ("contiguous", "channels last"):
+        assert source.draw(maps[layout]).stride() == maps[layout].stride()
+    assert source.draw(maps["channels last"]).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_two_draws_differ() -> None:
+    torch.manual_seed(0)
+    source, like = NoiseSource(), torch.zeros(1, 4, 30, 30)
+    draws = [source.draw(like).clone().flatten() for _ in range(6)]
+    for a, b in itertools.combinations(draws, 2):
+        assert abs(float((a * b).mean())) < 5 / math.sqrt(a.numel())
+
+
+def test_a_map_larger_than_the_bank_gets_a_larger_bank() -> None:
+    torch.manual_seed(0)
+    source = NoiseSource()
+    source.draw(torch.zeros(10))
+    z = source.draw(torch.zeros(1, 1, 1100, 1000))
+    assert z.shape == (1, 1, 1100, 1000) and abs(float(z.std()) - 1) < 0.01
+
+
+def test_a_refreshed_source_and_a_seed_give_the_same_noise_again() -> None:
+    source, like = NoiseSource(), torch.zeros(2, 3, 8, 8)
+
+    def draws() -> list[Tensor]:
+        torch.manual_seed(11)
+        return [source.draw(like).clone() for _ in range(3)]
+
+    first = draws()
+    source.refresh()
+    assert all(torch.equal(a, b) for a, b in zip(draws(), NoiseSourceTwin().three(), strict=True))
+    source.refresh()
+    again = draws()
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+class NoiseSourceTwin:
+    """A source that has never drawn: what a resumed process has."""
+
+    def three(self) -> list[Tensor]:
+        torch.manual_seed(11)
+        source = NoiseSource()
+        return [source.draw(torch.zeros(2, 3, 8, 8)).clone() for _ in range(3)]
+
+
+def test_a_disabled_source_draws_zeros_in_the_same_layout() -> None:
+    like = torch.zeros(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
+    z = NoiseSource(enabled=False).draw(like)
+    assert not z.any() and z.stride() == like.stride() and not z.requires_grad
+
+
+@contextmanager
+def every_draw_is_one(layer: nn.Module) -> Iterator[None]:
+    """A source of ones shows the standard deviation itself."""
+
+    class Ones(NoiseSource):
+        def draw(self, like: Tensor) -> Tensor:
+            return torch.ones_like(like)
+
+    old, layer.noise = layer.noise, Ones()
+    yield
+    layer.noise = old
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8, 32])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_the_noise_of_a_convolution_is_half_a_step_of_each_output_channel(bits: int, groups: int) -> None:
+    torch.manual_seed(0)
+    layer = NoiseLayers(BitMixture((bits,)), BitMixture((bits,)), NoiseSource()).convolution(
+        conv(3, bits, groups), 6, 3, (3, 3), groups
+    )
+    assert isinstance(layer, NoiseConvolution)
+    weight = layer.weight.detach()
+    with every_draw_is_one(layer):
+        std = layer.mixed_weight().detach() - weight
+    for channel in range(3):
+        step = (weight[channel].max() - weight[channel].min()) / (2**bits - 1) if bits < 32 else 0
+        assert torch.allclose(std[channel], torch.full_like(std[channel], float(step) / 2), atol=1e-7)
+    assert torch.equal(layer.eval().mixed_weight(), weight), "no noise in evaluation, and the weight not rescaled"
+
+
+def test_the_steps_of_several_widths_are_mixed_by_their_probabilities() -> None:
+    mixture = BitMixture((2, 4, 8, 32))
+    mixture.weights = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    assert float(mixture.expected_step()) == pytest.approx(0.1 / 3 + 0.2 / 15 + 0.3 / 255, rel=1e-6)
+
+
+@pytest.mark.parametrize("rectify", [True, False], ids=["relu", "signed"])
+def test_the_noise_of_an_activation_is_half_a_step_of_its_range(rectify: bool) -> None:
+    torch.manual_seed(0)
+    spec = conv(3, 4, activation="relu" if rectify else "none")
+    layer = NoiseLayers(BitMixture((4,)), BitMixture((4,)), NoiseSource()).activation(spec)
+    x = torch.randn(2, 6, 5, 5)
+    clean = x.relu() if rectify else x
+    with every_draw_is_one(layer):
+        std = layer(x) - clean
+    half = float(clean.max() - clean.min()) / 15 / 2
+    assert torch.allclose(std, torch.full_like(std, half), atol=1e-6)
+    assert torch.equal(layer.eval()(x), clean)
+
+
+def numerical(f: Callable[[Tensor], Tensor], x: Tensor, step: float = 1e-6) -> Tensor:
+    gradient = torch.zeros_like(x)
+    for i in range(x.numel()):
+        e = torch.zeros_like(x).view(-1)
+        e[i] = step
+        e = e.view(x.shape)
+        gradient.view(-1)[i] = (f(x + e) - f(x - e)) / (2 * step)
+    return gradient
+
+
+@pytest.mark.parametrize("rectify", [True, False], ids=["relu", "signed"])
+@pytest.mark.parametrize("channels_last", [True, False], ids=["channels last", "contiguous"])
+def test_the_backward_pass_of_the_noise_is_that_of_finite_differences(rectify: bool, channels_last: bool) -> None:
+    torch.manual_seed(0)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    x, z, seen = (torch.randn(2, 3, 4, 3, dtype=torch.float64).contiguous(memory_format=layout) for _ in range(3))
+    std = torch.tensor(0.3, dtype=torch.float64)
+
+    def f(x: Tensor, std: Tensor) -> Tensor:
+        return (activate_with_noise(x, z, std, rectify).sin() * seen).sum()
+
+    x_, std_ = x.clone().requires_grad_(), std.clone().requires_grad_()
+    by_x, by_std = torch.autograd.grad(f(x_, std_), [x_, std_])
+    assert torch.allclose(by_x, numerical(lambda v: f(v, std), x), atol=1e-7)
+    assert torch.allclose(by_std, numerical(lambda v: f(x, v), std), atol=1e-7)
+
+
+def test_the_noise_leaves_its_input_and_the_bank_alone() -> None:
+    torch.manual_seed(0)
+    source, x = NoiseSource(), torch.randn(1, 3, 5, 5)
+    before, z = x.clone(), source.draw(x)
+    kept = z.clone()
+    activate_with_noise(x, z, torch.tensor(0.5), rectify=False)
+    assert torch.equal(x, before) and torch.equal(z, kept)
+
+
+def test_a_search_feels_what_a_width_costs_through_its_noise() -> None:
+    """More 2-bit probability is more noise, which a loss that punishes variance must see in the alphas."""
+    torch.manual_seed(0)
+    mixed = MixedOperator([conv(3, 2), conv(3, 8)], "noise", NoiseSource())
+    alpha, x = torch.zeros(2, requires_grad=True), torch.rand(4, 6, 12, 12)
+    for _ in range(20):
+        mixed.probabilities = alpha.softmax(0)
+        mixed(x).var().backward()
+    assert alpha.grad is not None
+    assert float(alpha.grad[0]) > 0 > float(alpha.grad[1])
+
+
+@pytest.mark.parametrize("quantization", ["noise", "shared"])
+def test_a_search_step_can_be_taken_in_bfloat16(quantization: Quantization) -> None:
+    """What Fabric's ``bf16-mixed`` does."""
+    torch.manual_seed(0)
+    supernet = Supernet(small_space("quantnas", (4, 8), adadm=True), quantization)
+    x, y = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 16, 16)
+    exact = gradients(supernet, x, y)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = supernet(x)
+    supernet.zero_grad()
+    functional.mse_loss(out.float(), y).backward()
+    for name, p in supernet.named_parameters():
+        assert p.grad is not None and p.grad.isfinite().all(), name
+        assert p.grad.shape == exact[name].shape
+
+
+def test_layers_of_shared_quantisation_are_those_of_the_factory() -> None:
+    layers = SharedLayers(BitMixture((4,)), BitMixture((8,)))
+    spec = conv(3, 4)
+    convolution, activation = layers.convolution(spec, 6, 3, (3, 3)), layers.activation(spec)
+    assert isinstance(convolution, SharedConvolution) and isinstance(activation, SharedActivation)
+    assert set(convolution.steps) == {"4"} and activation.mixture.widths == (8,)
