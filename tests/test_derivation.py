@@ -11,9 +11,10 @@ import torch
 from hwnas.budget import Budget, parse_budget, parse_budgets
 from hwnas.cost_models import cost_model
 from hwnas.errors import UsageError
+from hwnas.operators import OperatorSpec
 from hwnas.searches.derivation import CostLimit, derive, derive_front
 from hwnas.searches.feasibility import cost_range, require_feasible
-from hwnas.spaces import SPACES, SpaceOptions
+from hwnas.spaces import SPACES, SearchSpace, SpaceOptions
 
 Problem = dict[str, list[float]]
 
@@ -206,26 +207,12 @@ def test_the_cheapest_architecture_itself_is_a_feasible_budget_and_one_less_is_n
 
 
 def test_budgets_that_exclude_each_other_are_named_together() -> None:
-    """Few BitOps take 4 bits or few parameters; here the cheapest in each are different architectures."""
-    space = SPACES["quantnas"](SpaceOptions(bits=(4,)))
-    lean = {m: cost_range(space, Budget(m, 1, (32, 32))).minimum for m in ("bitops", "params")}
-    cheapest = {}
-    for metric in lean:
-        table = cost_model(metric).table(space, (32, 32))
-        cheapest[metric] = {layer: row.index(min(row)) for layer, row in table.items()}
-    if cheapest["bitops"] == cheapest["params"]:
-        # Both fall with the number of weights: use widths instead, where flops and bitops part ways.
-        space = space.model_copy(
-            update={
-                "choices": {
-                    layer: tuple(
-                        c.with_bits(8) if (c.kind == "conv" and c.kernel == 1) or c.groups == 3 else c.with_bits(2)
-                        for c in candidates
-                    )
-                    for layer, candidates in space.choices.items()
-                }
-            }
-        )
+    """With the small operator wide and the large one narrow, few BitOps take the large, few parameters the small."""
+    plain = SPACES["quantnas"](SpaceOptions(channels=12, bits=(8,)))
+    choices = {layer: (c[0].with_bits(8), c[1].with_bits(2)) for layer, c in plain.choices.items()}
+    skip = OperatorSpec(kind="conv", in_channels=12, out_channels=12, kernel=1)
+    choices["skip"] = (skip.with_bits(8), skip.model_copy(update={"kernel": 3}).with_bits(2))
+    space = SearchSpace(name="opposed", wiring=plain.wiring, choices=choices)
     budgets = [Budget(m, cost_range(space, Budget(m, 1, (32, 32))).minimum, (32, 32)) for m in ("bitops", "params")]
     for budget in budgets:
         require_feasible(space, [budget])

@@ -11,6 +11,7 @@ from scipy.stats import kstest
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hwnas.errors import UsageError
 from hwnas.operators import OperatorSpec
 from hwnas.operators.chains import ConvChain
 from hwnas.operators.layers import FloatLayers
@@ -60,6 +61,12 @@ def twins(space: SearchSpace, quantization: Quantization) -> tuple[Supernet, Sup
     torch.manual_seed(0)
     merged, single = (Supernet(space, quantization, merge=merge) for merge in (True, False))
     spread_alphas(merged)
+    with torch.no_grad():
+        # Maps of about unit variance, which HWGQ expects: torch's own start is a sixth of that, and its maps, rounded
+        # to almost nothing, are sums of a few equal numbers that cancel exactly or but for the last bit, where a ReLU
+        # has no gradient to agree on. LSQ's steps go with their weights.
+        for p in (p for n, p in merged.named_parameters() if ".convolutions." in n):
+            p.mul_(math.sqrt(6))
     single.load_state_dict(merged.state_dict())
     merged.noise.enabled = single.noise.enabled = False
     return merged, single
@@ -76,8 +83,10 @@ def gradients(supernet: Supernet, x: Tensor, y: Tensor) -> dict[str, Tensor]:
 def test_merged_and_one_by_one_are_the_same_function(
     name: str, bits: tuple[int, ...] | None, quantization: Quantization, adadm: bool
 ) -> None:
-    merged, single = twins(small_space(name, bits, adadm), quantization)
-    x = torch.rand(2, 3, 9, 8)
+    # Rounding to a grid turns the last bit of a float32 into a whole step, now and then.
+    dtype = torch.float32 if quantization == "noise" else torch.float64
+    merged, single = (s.to(dtype) for s in twins(small_space(name, bits, adadm), quantization))
+    x = torch.rand(2, 3, 9, 8, dtype=dtype)
     for mode in (True, False):
         merged.train(mode), single.train(mode)
         with torch.no_grad():
@@ -92,7 +101,6 @@ def test_merged_and_one_by_one_are_the_same_function(
 def test_so_are_their_gradients(
     name: str, bits: tuple[int, ...] | None, quantization: Quantization, adadm: bool
 ) -> None:
-    """In double precision: rounding to a grid turns the last bit of a float into a whole step, now and then."""
     merged, single = (s.double() for s in twins(small_space(name, bits, adadm), quantization))
     x, y = torch.rand(2, 3, 8, 7, dtype=torch.float64), torch.rand(2, 3, 16, 14, dtype=torch.float64)
     a, b = gradients(merged, x, y), gradients(single, x, y)
@@ -137,7 +145,7 @@ def layer_twins(candidates: list[OperatorSpec], quantization: Quantization = "no
 
 
 def test_with_noise_they_agree_in_mean_and_variance() -> None:
-    """Every output of a small layer over 4000 draws, each a sum of many normals.
+    """Every output of a small layer over 1500 draws, each a sum of many normals.
 
     The activation noise of candidates that read one map is drawn once when they are merged and once for each
     otherwise, as in the published code: so the variance is compared with the activations' noise off.
@@ -147,7 +155,7 @@ def test_with_noise_they_agree_in_mean_and_variance() -> None:
         for module in mixed.modules():
             if isinstance(module, NoiseActivation):
                 module.noise = NoiseSource(enabled=False)
-    x, n = torch.randn(1, 6, 5, 5), 4000
+    x, n = torch.randn(1, 6, 5, 5), 1500
     with torch.no_grad():
         a, b = (torch.stack([mixed(x).flatten() for _ in range(n)]).double() for mixed in (merged, single))
     assert a.var(0).min() > 1e-6, "there is noise"
@@ -162,7 +170,7 @@ def test_with_noise_they_agree_in_mean_and_variance() -> None:
 
 def test_with_noise_in_the_activations_too_they_agree_in_the_mean() -> None:
     merged, single = layer_twins(LAYER)
-    x, n = torch.randn(1, 6, 5, 5), 4000
+    x, n = torch.randn(1, 6, 5, 5), 1500
     with torch.no_grad():
         a, b = (torch.stack([mixed(x).flatten() for _ in range(n)]).double() for mixed in (merged, single))
     z_mean = (a.mean(0) - b.mean(0)) / ((a.var(0) + b.var(0)) / n).sqrt()
@@ -181,7 +189,7 @@ def test_the_variance_of_a_merged_layer_is_that_of_its_formula() -> None:
     dw, dx = float(weight.max() - weight.min()) * half, float(x.max()) * half
     energy = x.double().square().sum(1).flatten()
     expected = dw**2 * energy + dx**2 * weight.square().sum() + 4 * (dw * dx) ** 2
-    n = 20_000
+    n = 6000
     with torch.no_grad():
         outs = torch.stack([mixed(x).flatten() for _ in range(n)]).double()
     z = (outs.mean(0) - torch.einsum("c,bchw->hw", weight, x.double()).flatten()) / (expected / n).sqrt()
@@ -292,6 +300,11 @@ def test_candidates_that_read_the_map_with_and_without_relu_are_not_confused() -
     assert torch.allclose(merged(x), single(x), atol=1e-5)
 
 
+def test_a_width_for_weights_and_another_for_activations_is_refused() -> None:
+    with pytest.raises(UsageError, match="conv3x3 @w4a8 has weights and activations of different widths"):
+        MixedOperator([conv(3, 4), conv(3, 4).with_bits(4, 8)], "noise", NoiseSource())
+
+
 def weights_of(quantization: Quantization, bits: tuple[int, ...]) -> int:
     supernet = Supernet(small_space("quantnas", bits), quantization)
     return sum(p.numel() for p in supernet.weights() if p.dim() == 4)
@@ -321,7 +334,7 @@ def test_alphas_start_uniform() -> None:
 
 def test_the_steps_of_shared_quantisation_are_parameters_that_learn() -> None:
     torch.manual_seed(0)
-    supernet = Supernet(small_space("quantnas", (4, 8)), "shared")
+    supernet = Supernet(small_space("quantnas", (4, 8), adadm=True), "shared")
     steps = {name for name, _ in supernet.named_parameters() if ".steps." in name}
     convolutions = [m for m in supernet.modules() if isinstance(m, SharedConvolution)]
     assert len(steps) == 2 * len(convolutions) > 0
@@ -409,20 +422,10 @@ def test_a_refreshed_source_and_a_seed_give_the_same_noise_again() -> None:
         return [source.draw(like).clone() for _ in range(3)]
 
     first = draws()
-    source.refresh()
-    assert all(torch.equal(a, b) for a, b in zip(draws(), NoiseSourceTwin().three(), strict=True))
+    assert not torch.equal(first[0], draws()[0]), "the bank goes on until it is refreshed"
     source.refresh()
     again = draws()
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-
-
-class NoiseSourceTwin:
-    """A source that has never drawn: what a resumed process has."""
-
-    def three(self) -> list[Tensor]:
-        torch.manual_seed(11)
-        source = NoiseSource()
-        return [source.draw(torch.zeros(2, 3, 8, 8)).clone() for _ in range(3)]
 
 
 def test_a_disabled_source_draws_zeros_in_the_same_layout() -> None:
@@ -482,13 +485,13 @@ def test_the_noise_of_an_activation_is_half_a_step_of_its_range(rectify: bool) -
 
 
 def numerical(f: Callable[[Tensor], Tensor], x: Tensor, step: float = 1e-6) -> Tensor:
-    gradient = torch.zeros_like(x)
+    gradient = torch.zeros(x.numel(), dtype=x.dtype)
     for i in range(x.numel()):
-        e = torch.zeros_like(x).view(-1)
+        e = torch.zeros_like(gradient)
         e[i] = step
         e = e.view(x.shape)
-        gradient.view(-1)[i] = (f(x + e) - f(x - e)) / (2 * step)
-    return gradient
+        gradient[i] = (f(x + e) - f(x - e)) / (2 * step)
+    return gradient.view(x.shape)
 
 
 @pytest.mark.parametrize("rectify", [True, False], ids=["relu", "signed"])

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hwnas.errors import UsageError
 from hwnas.operators import FLOAT_BITS, LayerFactory, OperatorSpec, build_operator
 from hwnas.operators.chains import ConvChain
 from hwnas.operators.layers import FloatLayers
@@ -57,6 +58,7 @@ class _Branch:
     operator: nn.Module
     indices: tuple[int, ...]
     mixture: BitMixture
+    activation: str
 
     @property
     def convolution(self) -> SearchConvolution | nn.Conv2d | None:
@@ -84,6 +86,9 @@ class MixedOperator(nn.Module):
         quantization: how widths are mixed: ``noise``, ``shared``, or ``independent`` weights for each.
         noise: where noise comes from.
         merge: compute candidates that are single convolutions together. False computes one by one, as published.
+
+    Raises:
+        UsageError: if a candidate's weights and activations differ in width.
     """
 
     probabilities: Tensor
@@ -97,6 +102,11 @@ class MixedOperator(nn.Module):
         merge: bool = True,
     ) -> None:
         super().__init__()
+        if uneven := [spec.label for spec in candidates if spec.weight_bits != spec.activation_bits]:
+            raise UsageError(
+                f"candidate {uneven[0]} has weights and activations of different widths, which the QuantNAS search "
+                "does not mix; give them the same"
+            )
         self.merge = merge
         self.choice: int | None = None
         self.operators = nn.ModuleList()
@@ -128,7 +138,7 @@ class MixedOperator(nn.Module):
                 layers = SharedLayers(weights, activations)
             operator = build_operator(twin, layers)
             self.operators.append(operator)
-            branches.append(_Branch(operator, tuple(indices), weights))
+            branches.append(_Branch(operator, tuple(indices), weights, twin.activation))
         return _Stream(tuple(branches), tuple(inside), activations)
 
     def set_rounding(self, rounding: bool) -> None:
@@ -169,15 +179,15 @@ class MixedOperator(nn.Module):
         return [a * branch.operator(x) for a, branch in zip(importances, stream.branches, strict=True)]
 
     def _merged(self, stream: _Stream, importances: list[Tensor], x: Tensor) -> list[Tensor]:
-        alone, together = [], []
+        outs = []
+        groups: dict[str, list[tuple[Tensor, _Branch, SearchConvolution | nn.Conv2d]]] = {}
         for a, branch in zip(importances, stream.branches, strict=True):
             convolution = branch.convolution
             if convolution is None:
-                alone.append((a, branch))
+                outs.append(a * branch.operator(x))
             else:
-                together.append((a, branch, convolution))
-        outs = []
-        if together:
+                groups.setdefault(branch.activation, []).append((a, branch, convolution))
+        for together in groups.values():
             kernel = (
                 max(c.weight.shape[2] for _, _, c in together),
                 max(c.weight.shape[3] for _, _, c in together),
@@ -192,7 +202,7 @@ class MixedOperator(nn.Module):
             assert isinstance(first, ConvChain) and weight is not None
             activated = first.activations[0](x)
             outs.append(functional.conv2d(activated, weight, bias, padding=(kernel[0] // 2, kernel[1] // 2)))
-        return outs + [a * branch.operator(x) for a, branch in alone]
+        return outs
 
     def _chosen(self, x: Tensor, choice: int) -> Tensor:
         for stream in self._streams:

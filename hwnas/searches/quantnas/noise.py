@@ -74,7 +74,8 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
     """``(a * b).sum()``, without the product in memory where both have the same layout."""
     if a.stride() == b.stride() and a.is_contiguous(memory_format=torch.channels_last):
         a, b = a.permute(0, 2, 3, 1), b.permute(0, 2, 3, 1)
-    return torch.dot(a.reshape(-1), b.reshape(-1))
+    dtype = torch.promote_types(a.dtype, b.dtype)  # bfloat16 maps, float32 noise
+    return torch.dot(a.reshape(-1).to(dtype), b.reshape(-1).to(dtype))
 
 
 def activate_with_noise(x: Tensor, z: Tensor, std: Tensor, rectify: bool) -> Tensor:
