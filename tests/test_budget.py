@@ -66,7 +66,7 @@ SIZE = "is not an input size; write height x width"
         ("5GBitOps@-3x3", SIZE),
         ("5GBitOps@70000x3", SIZE),
         ("5GBitOps@32x32x3", SIZE),
-        ("5GBitOps@32×32", SIZE),
+        ("5GBitOps@32\u00d732", SIZE),
         ("5GBitOps@32x32 30GFLOPs", SIZE),
     ],
 )
@@ -77,7 +77,7 @@ def test_what_is_no_budget_is_answered_with_what_to_write(text: str, message: st
 
 
 def test_one_cost_is_bounded_once_at_each_size() -> None:
-    with pytest.raises(UsageError, match="two budgets bound the same cost .*keep the smaller"):
+    with pytest.raises(UsageError, match=r"two budgets bound the same cost .*keep the smaller"):
         parse_budgets(["5GBitOps", "300KParams", "4GBitOps@32x32"])
     with pytest.raises(UsageError, match="keep the smaller"):
         parse_budgets(["5GMACs", "5GFLOPs"])

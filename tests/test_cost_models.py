@@ -201,6 +201,6 @@ def test_no_search_can_be_held_to_memory() -> None:
 
 
 def test_an_unknown_metric_is_answered_with_the_known() -> None:
-    with pytest.raises(UsageError, match="no metric is called 'watts'; there are: .*bitops.*flops.*memory.*params"):
+    with pytest.raises(UsageError, match=r"no metric is called 'watts'; there are: .*bitops.*flops.*memory.*params"):
         cost_model("watts")
     assert "watts" not in COST_MODELS

@@ -9,27 +9,27 @@ from hwnas.cost_models import cost_model
 from hwnas.operators import OPERATORS, LayerFactory, OperatorSpec, build_operator, register_operator
 from hwnas.operators.layers import FloatLayers
 
-I, O, H = 6, 9, 12
+C_IN, C_OUT, HIDDEN = 6, 9, 12
 
 KINDS = [
-    ({"kind": "conv", "kernel": 1}, I * O),
-    ({"kind": "conv", "kernel": 3}, 9 * I * O),
-    ({"kind": "conv", "kernel": 5}, 25 * I * O),
-    ({"kind": "conv", "kernel": 1, "groups": 3}, I * O // 3),
-    ({"kind": "conv", "kernel": 3, "groups": 3}, 9 * I * O // 3),
-    ({"kind": "conv", "kernel": 5, "groups": 3}, 25 * I * O // 3),
-    ({"kind": "separable_conv", "kernel": 3, "hidden": H}, 3 * I * H + 3 * H * O),
-    ({"kind": "separable_conv", "kernel": 5, "hidden": H}, 5 * I * H + 5 * H * O),
-    ({"kind": "growth", "kernel": 3, "hidden": H}, 9 * (I * H + H * O)),
-    ({"kind": "growth", "kernel": 5, "hidden": H}, 25 * (I * H + H * O)),
-    ({"kind": "decenc", "kernel": 3, "hidden": H}, 9 * (I * H + H * H + H * O)),
-    ({"kind": "decenc", "kernel": 5, "hidden": H}, 25 * (I * H + H * H + H * O)),
+    ({"kind": "conv", "kernel": 1}, C_IN * C_OUT),
+    ({"kind": "conv", "kernel": 3}, 9 * C_IN * C_OUT),
+    ({"kind": "conv", "kernel": 5}, 25 * C_IN * C_OUT),
+    ({"kind": "conv", "kernel": 1, "groups": 3}, C_IN * C_OUT // 3),
+    ({"kind": "conv", "kernel": 3, "groups": 3}, 9 * C_IN * C_OUT // 3),
+    ({"kind": "conv", "kernel": 5, "groups": 3}, 25 * C_IN * C_OUT // 3),
+    ({"kind": "separable_conv", "kernel": 3, "hidden": HIDDEN}, 3 * C_IN * HIDDEN + 3 * HIDDEN * C_OUT),
+    ({"kind": "separable_conv", "kernel": 5, "hidden": HIDDEN}, 5 * C_IN * HIDDEN + 5 * HIDDEN * C_OUT),
+    ({"kind": "growth", "kernel": 3, "hidden": HIDDEN}, 9 * (C_IN * HIDDEN + HIDDEN * C_OUT)),
+    ({"kind": "growth", "kernel": 5, "hidden": HIDDEN}, 25 * (C_IN * HIDDEN + HIDDEN * C_OUT)),
+    ({"kind": "decenc", "kernel": 3, "hidden": HIDDEN}, 9 * (C_IN * HIDDEN + HIDDEN * HIDDEN + HIDDEN * C_OUT)),
+    ({"kind": "decenc", "kernel": 5, "hidden": HIDDEN}, 25 * (C_IN * HIDDEN + HIDDEN * HIDDEN + HIDDEN * C_OUT)),
 ]
 each_kind = pytest.mark.parametrize(("fields", "parameters"), KINDS, ids=lambda v: str(v).replace(" ", ""))
 
 
 def make_spec(**fields: object) -> OperatorSpec:
-    return OperatorSpec.model_validate({"kind": "conv", "in_channels": I, "out_channels": O} | fields)
+    return OperatorSpec.model_validate({"kind": "conv", "in_channels": C_IN, "out_channels": C_OUT} | fields)
 
 
 def build(**fields: object) -> nn.Module:
@@ -39,7 +39,7 @@ def build(**fields: object) -> nn.Module:
 @each_kind
 def test_height_and_width_stay_and_the_channels_become_those_asked_for(fields: dict, parameters: int) -> None:
     torch.manual_seed(0)
-    assert build(**fields)(torch.randn(2, I, 7, 11)).shape == (2, O, 7, 11)
+    assert build(**fields)(torch.randn(2, C_IN, 7, 11)).shape == (2, C_OUT, 7, 11)
 
 
 @each_kind
@@ -57,7 +57,7 @@ def test_every_convolution_is_preceded_by_its_activation_and_nothing_follows_the
     for module in operator.modules():
         if not list(module.children()) and not isinstance(module, nn.ModuleList):
             module.register_forward_hook(lambda m, *_: order.append(type(m).__name__))
-    out = operator(torch.randn(1, I, 6, 6))
+    out = operator(torch.randn(1, C_IN, 6, 6))
     convolutions = {"conv": 1, "separable_conv": 2, "growth": 2, "decenc": 3}[fields["kind"]]
     assert order == ["ReLU", "Conv2d"] * convolutions
     assert out.min() < 0, "a ReLU would have removed what is negative"
@@ -66,7 +66,7 @@ def test_every_convolution_is_preceded_by_its_activation_and_nothing_follows_the
 @each_kind
 def test_what_is_negative_in_the_input_is_not_seen(fields: dict, parameters: int) -> None:
     torch.manual_seed(0)
-    operator, x = build(**fields), torch.randn(1, I, 6, 6)
+    operator, x = build(**fields), torch.randn(1, C_IN, 6, 6)
     assert torch.equal(operator(x), operator(x.relu()))
     signed = build(**fields, activation="none")
     signed.load_state_dict(operator.state_dict())
@@ -74,13 +74,13 @@ def test_what_is_negative_in_the_input_is_not_seen(fields: dict, parameters: int
 
 
 def test_a_separable_convolution_is_dense_and_has_one_column_then_one_row() -> None:
-    convs = [m for m in build(kind="separable_conv", kernel=5, hidden=H).modules() if isinstance(m, nn.Conv2d)]
+    convs = [m for m in build(kind="separable_conv", kernel=5, hidden=HIDDEN).modules() if isinstance(m, nn.Conv2d)]
     assert [(c.kernel_size, c.groups, c.padding) for c in convs] == [((5, 1), 1, (2, 0)), ((1, 5), 1, (0, 2))]
 
 
 def test_a_bias_belongs_to_every_convolution_or_to_none() -> None:
     def biases(bias: bool) -> list[bool]:
-        operator = build(kind="decenc", hidden=H, bias=bias)
+        operator = build(kind="decenc", hidden=HIDDEN, bias=bias)
         return [m.bias is not None for m in operator.modules() if isinstance(m, nn.Conv2d)]
 
     assert biases(True) == [True] * 3
@@ -115,8 +115,8 @@ def test_operators_of_several_convolutions_ask_for_the_channels_between(kind: st
 
 
 def test_other_widths_leave_the_rest_of_a_spec_alone() -> None:
-    spec = make_spec(kind="growth", hidden=H, kernel=5)
-    assert spec.with_bits(4) == make_spec(kind="growth", hidden=H, kernel=5, weight_bits=4, activation_bits=4)
+    spec = make_spec(kind="growth", hidden=HIDDEN, kernel=5)
+    assert spec.with_bits(4) == make_spec(kind="growth", hidden=HIDDEN, kernel=5, weight_bits=4, activation_bits=4)
     assert spec.with_bits(4, 8).activation_bits == 8
     assert spec.with_bits(4, 8).float_twin == spec
     assert spec.with_bits(32, 8).is_quantised and not spec.is_quantised
@@ -139,10 +139,10 @@ def test_a_users_operator_is_costed_without_further_code() -> None:
     register_operator("test_excited")(Excited)
     try:
         spec = make_spec(kind="test_excited").with_bits(4, 8)
-        macs = 9 * I * O * 17 * 23 + O * O
+        macs = 9 * C_IN * C_OUT * 17 * 23 + C_OUT * C_OUT
         assert cost_model("flops").operator_cost(spec, (17, 23)) == macs
         assert cost_model("bitops").operator_cost(spec, (17, 23)) == 4 * 8 * macs
-        assert cost_model("params").operator_cost(spec, (17, 23)) == 9 * I * O + O * O
+        assert cost_model("params").operator_cost(spec, (17, 23)) == 9 * C_IN * C_OUT + C_OUT * C_OUT
         with pytest.raises(ValueError, match="test_excited"):
             register_operator("test_excited")(Excited)
     finally:
