@@ -1,8 +1,8 @@
 """Quantisation noise, cheap enough for high-resolution maps on a CPU.
 
-A CPU's normal generator is serial: drawn afresh, the noise of one step costs more than the convolutions. So a bank of
-normals is drawn once an epoch, and a map takes a slice of it at a random offset: independent within a map, fresh images
-under it every step. On a GPU, where drawing is free, there is no bank.
+A CPU's normal generator is serial: drawn afresh, the noise of one step can cost as much as its convolutions. So a bank
+of normals is drawn once an epoch, and a map takes a slice of it at a random offset: independent within a map, fresh
+images under it every step. On a GPU, where drawing is free, there is no bank.
 """
 
 from __future__ import annotations
