@@ -92,26 +92,29 @@ class ImagePairs:
         lr = self.pixels[middle : middle + height * width * 3].reshape(3, height, width)
         return lr, hr
 
-    def require_crop(self, crop: int) -> None:
-        """Check that every image has room for crops of ``crop`` low-resolution pixels.
+    def room_for(self, crop: int, say: Callable[[str], None]) -> list[int]:
+        """Indices of the images that have room for crops of ``crop`` low-resolution pixels.
+
+        Collections mix sizes (T91 beside BSD200), so a few small images are left out, and named to ``say``.
 
         Raises:
-            HwnasError: naming images that have not, and the largest crop that all of them have room for.
+            HwnasError: if fewer than half have room, naming the largest crop that all have room for.
         """
-        smallest = int(self.sizes.min())
-        if crop <= smallest:
-            return
+        room = [i for i in range(len(self)) if self.sizes[i].min() >= crop]
+        if len(room) == len(self):
+            return room
         small = [i for i in range(len(self)) if self.sizes[i].min() < crop]
         named = ", ".join(
             f"{self.names[i]} ({self.sizes[i, 1] * self.scale}x{self.sizes[i, 0] * self.scale})" for i in small[:3]
         )
         more = f" and {len(small) - 3} more" if len(small) > 3 else ""
         side = crop * self.scale
-        raise HwnasError(
-            f"{named}{more}: too small for crops of {side}x{side} "
-            f"({crop} low-resolution pixels at x{self.scale}); use --crop {smallest} or smaller, "
-            "or remove what is too small"
-        )
+        why = f"{named}{more}: too small for crops of {side}x{side} ({crop} low-resolution pixels at x{self.scale})"
+        fits = f"--crop {int(self.sizes.min())}"
+        if len(room) < len(self) / 2:
+            raise HwnasError(f"{why}; use {fits} or smaller, or remove what is too small")
+        say(f"{why}; left out, {len(room)} of {len(self)} images remain ({fits} would use all)")
+        return room
 
     def sample(
         self, rng: np.random.Generator, batch: int, crop: int, indices: Sequence[int] | None = None
@@ -122,15 +125,14 @@ class ImagePairs:
             rng: decides everything; the same state gives the same crops.
             batch: number of crops B.
             crop: their side c in low-resolution pixels.
-            indices: the images to choose from; ``None`` for all.
+            indices: the images to choose from, as `room_for` gives them; ``None`` for all.
 
         Returns:
             float32 in 0..1: low resolution ``[B, 3, c, c]``, high resolution ``[B, 3, c*scale, c*scale]``.
 
         Raises:
-            HwnasError: as `require_crop`.
+            ValueError: if a chosen image has no room for the crop.
         """
-        self.require_crop(crop)
         chosen = rng.integers(len(self) if indices is None else len(indices), size=batch)
         images = chosen if indices is None else np.asarray(indices)[chosen]
         corners = rng.integers(self.sizes[images] - crop + 1)

@@ -60,11 +60,11 @@ def train(
         Validation PSNR of the best network, in dB.
 
     Raises:
-        HwnasError: if the loss is not finite, an image is too small, or a file cannot be read or written.
+        HwnasError: if the loss is not finite, images are too small, or a file cannot be read or written.
     """
     from torch.utils.tensorboard import SummaryWriter
 
-    data.train.require_crop(settings.crop)
+    images = data.train.room_for(settings.crop, progress.say)
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     fabric = make_fabric(settings.precision)
     seed_epoch(seed, "weights", 0)
@@ -99,7 +99,7 @@ def train(
         for i in range(settings.steps_per_epoch):
             rate = learning_rate(architecture, settings, epoch * settings.steps_per_epoch + i)
             set_learning_rate(optimizer, rate)
-            lr, hr = fabric.to_device(data.train.sample(rng, settings.batch, settings.crop))
+            lr, hr = fabric.to_device(data.train.sample(rng, settings.batch, settings.crop, images))
             loss = functional.l1_loss(wrapped(lr), hr)
             total += require_finite(loss, f"epoch {epoch + 1}, step {i + 1}", "train.learning_rate")
             optimizer.zero_grad()

@@ -109,17 +109,29 @@ def test_tensors_are_contiguous_floats_from_zero_to_one() -> None:
     assert tensor.max() == 1
 
 
-def test_images_smaller_than_the_crop_are_all_named_with_what_would_fit() -> None:
-    small = [(f"s{i}.png", noise(20 + i, 40)) for i in range(5)]
+def test_a_few_images_smaller_than_the_crop_are_left_out_and_named() -> None:
+    small = [("s0.png", noise(20, 40)), ("s1.png", noise(40, 22))]
+    pairs = ImagePairs.prepare([small[0], *IMAGES, small[1]], 2)
+    said: list[str] = []
+    assert pairs.room_for(10, said.append) == [0, 1, 2, 3, 4] and not said
+    room = pairs.room_for(12, said.append)
+    assert room == [1, 2, 3]
+    assert said == [
+        "s0.png (40x20), s1.png (22x40): too small for crops of 24x24 (12 low-resolution pixels at x2); "
+        "left out, 3 of 5 images remain (--crop 10 would use all)"
+    ]
+    lr, _ = pairs.sample(np.random.default_rng(0), batch=200, crop=12, indices=room)
+    assert lr.shape == (200, 3, 12, 12)
+
+
+def test_where_most_images_are_smaller_than_the_crop_the_error_says_what_would_fit() -> None:
+    small = [(f"s{i}.png", noise(20 + i, 40)) for i in range(4)]
     pairs = ImagePairs.prepare([*IMAGES, *small], 2)
-    pairs.require_crop(10)
     message = r"s0\.png \(40x20\), .*s2\.png \(40x22\) and 1 more: too small for crops of 24x24 .*--crop 10 or"
     with pytest.raises(HwnasError, match=message):
-        pairs.require_crop(12)
-    with pytest.raises(
-        HwnasError, match=r"too small for crops of 32x32 \(16 low-resolution pixels at x2\); use --crop 10 or"
-    ):
-        pairs.sample(np.random.default_rng(0), batch=1, crop=16)
+        pairs.room_for(12, print)
+    with pytest.raises(ValueError):
+        pairs.sample(np.random.default_rng(0), batch=200, crop=12)
 
 
 def test_an_image_without_a_single_low_resolution_pixel_is_named() -> None:

@@ -30,7 +30,6 @@ class QuantNAS(Search):
     def run(self, task: SearchTask) -> SearchResult:
         require_feasible(task.space, task.budgets)
         settings = QuantNASSettings.model_validate(task.settings)
-        task.data.train.require_crop(settings.crop)
         session = _Session(task, settings)
         session.run()
         return derive_result(task, session.supernet, session.pressures[0].budget, settings)
@@ -61,7 +60,7 @@ class _Session:
         if task.run.search_state.exists():
             self._restore(load_state(task.run.search_state))
         self.network, self.weights, self.alphas = self.fabric.setup(self.supernet, weights, alphas)
-        self.halves = _halves(len(task.data.train), task.seed)
+        self.halves = _halves(task.data.train.room_for(settings.crop, task.progress.say), task.seed)
         self.validation = Validation(task.data.validation, task.space.wiring.scale)
 
     def run(self) -> None:
@@ -169,9 +168,10 @@ class _Session:
             ) from error
 
 
-def _halves(images: int, seed: int) -> tuple[list[int], list[int]]:
+def _halves(images: list[int], seed: int) -> tuple[list[int], list[int]]:
     """Images for the weights and for the alphas: two random halves, or the only image for both."""
     order = np.random.default_rng(seed).permutation(images).tolist()
-    if images < 2:
+    if len(order) < 2:
         return order, order
-    return order[: (images + 1) // 2], order[(images + 1) // 2 :]
+    middle = (len(order) + 1) // 2
+    return order[:middle], order[middle:]
