@@ -98,7 +98,9 @@ def derive_front(
     others: Sequence[CostLimit] = (),
     points: int = 12,
 ) -> list[dict[str, int]]:
-    """The choices that `derive` makes as the limit on one cost goes from the space's least to its most.
+    """The choices that `derive` makes as the limit on one cost falls to the least the space has.
+
+    The largest limit is what the most probable choice of all costs: beyond, every limit gives that one again.
 
     Of choices that are equally probable, the one of the smallest limit.
 
@@ -111,10 +113,14 @@ def derive_front(
     Returns:
         Choices in ascending order of cost and of probability.
     """
+    unlimited = derive(log_probabilities, others)
+    if unlimited is None:
+        return []
     least = sum(min(costs) for costs in table.values())
-    most = sum(max(costs) for costs in table.values())
-    # The first limit is attained by the cheapest architecture alone (which may cost nothing).
-    limits = [least, *np.geomspace(max(least, most * 1e-6), most, points)[1:]] if most > 0 else [least]
+    most = CostLimit(table, math.inf).cost(unlimited)
+    # The first limit is attained by the cheapest architecture alone (which may cost nothing), the last by the most
+    # probable one; between the two, rounding does not matter.
+    limits = [least, *np.geomspace(max(least, most * 1e-6), most, points)[1:-1], most] if most > least else [least]
     front: list[dict[str, int]] = []
     best = -math.inf
     for limit in limits:

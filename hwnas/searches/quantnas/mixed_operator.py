@@ -20,6 +20,7 @@ from hwnas.errors import UsageError
 from hwnas.operators import FLOAT_BITS, LayerFactory, OperatorSpec, build_operator
 from hwnas.operators.chains import ConvChain
 from hwnas.operators.layers import FloatLayers
+from hwnas.searches.quantnas.convolve import convolve
 from hwnas.searches.quantnas.noise import NoiseSource
 from hwnas.searches.quantnas.search_layers import BitMixture, NoiseLayers, SearchConvolution, SharedLayers
 
@@ -201,7 +202,7 @@ class MixedOperator(nn.Module):
             first = together[0][1].operator
             assert isinstance(first, ConvChain) and weight is not None
             activated = first.activations[0](x)
-            outs.append(functional.conv2d(activated, weight, bias, padding=(kernel[0] // 2, kernel[1] // 2)))
+            outs.append(convolve(activated, weight, bias))
         return outs
 
     def _chosen(self, x: Tensor, choice: int) -> Tensor:

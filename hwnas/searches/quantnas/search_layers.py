@@ -15,12 +15,11 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from hwnas.operators import FLOAT_BITS, OperatorSpec
-from hwnas.operators.layers import same_padding
 from hwnas.quantization.hwgq import hwgq_quantise
 from hwnas.quantization.lsq import lsq_initial_step, lsq_quantise
+from hwnas.searches.quantnas.convolve import convolve
 from hwnas.searches.quantnas.noise import NoiseSource, activate_with_noise
 
 
@@ -66,7 +65,6 @@ class SearchConvolution(nn.Module, ABC):
     ) -> None:
         super().__init__()
         self.mixture = mixture
-        self.padding = same_padding(kernel)
         self.groups = groups
         # Initialised as torch initialises its own convolutions.
         reference = nn.Conv2d(in_channels, out_channels, kernel, groups=groups, bias=spec.bias)
@@ -78,7 +76,7 @@ class SearchConvolution(nn.Module, ABC):
         """The kernel to convolve with, [out_channels, in_channels / groups, height, width]."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.conv2d(x, self.mixed_weight(), self.bias, padding=self.padding, groups=self.groups)
+        return convolve(x, self.mixed_weight(), self.bias, self.groups)
 
 
 class NoiseConvolution(SearchConvolution):
