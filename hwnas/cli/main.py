@@ -64,11 +64,14 @@ def main(arguments: list[str] | None = None) -> int:
         remedy = "; the same command with --resume goes on from the last epoch" if resumable else ""
         caught, code, message = error, INTERRUPTED, f"interrupted{remedy}"
     except Exception as error:
-        # Errors of the command line itself know how to show themselves, and that they are the user's.
-        if hasattr(error, "show") and hasattr(error, "exit_code"):
-            error.show()
-            return int(error.exit_code)
-        caught, code, message = error, 1, f"{type(error).__name__}: {error} (a bug; --debug shows where)"
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # wrong usage, found by typer itself
+            caught, code, message = error, int(error.exit_code), error.format_message()
+            if not message:  # no arguments at all: the help has been shown
+                return code
+            if context := getattr(error, "ctx", None):
+                message = f"{message} ({context.command_path} --help shows what there is)"
+        else:
+            caught, code, message = error, 1, f"{type(error).__name__}: {error} (a bug; --debug shows where)"
     if debug:
         traceback.print_exception(caught)
     Console(stderr=True, soft_wrap=True, highlight=False).print(f"[red]error:[/red] {_one_line(message)}")

@@ -66,3 +66,19 @@ def test_without_a_command_the_help_is_shown(hwnas: Any) -> None:
     answer = hwnas()
     assert "Usage:" in answer.out + answer.err
     assert "Traceback" not in answer.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["serch"], "No such command 'serch'. Did you mean 'search'? (hwnas --help"),
+        (["search", "--budgt", "5GBitOps"], "--budget"),
+        (["search", "--scale", "x"], "Invalid value for '--scale'"),
+        (["cost", "espcn", "srresnet"], "srresnet"),
+    ],
+)
+def test_wrong_usage_is_one_line_that_says_where_help_is(hwnas: Any, arguments: list[str], message: str) -> None:
+    answer = hwnas(*arguments)
+    assert answer.code == 2 and answer.out == ""
+    (line,) = answer.err.splitlines()
+    assert line.startswith("error: ") and message in line and line.endswith("--help shows what there is)")
