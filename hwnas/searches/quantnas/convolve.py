@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import Function, FunctionCtx
 from torch.nn import functional
-from torch.nn.grad import conv2d_input, conv2d_weight
 
 from hwnas.operators.layers import same_padding
 
@@ -32,17 +31,25 @@ class _FewOutputs(Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
         (grad,) = grads
         x, weight = ctx.saved_tensors
-        padding = same_padding(_kernel(weight))
+        # torch computes a gradient in the layout of the convolution's input, which in the turned one is ``grad``.
+        if x.is_contiguous(memory_format=torch.channels_last):
+            grad = grad.contiguous(memory_format=torch.channels_last)
         grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
-            grad_x = conv2d_input(x.shape, weight, grad, padding=padding)
+            grad_x = _gradients(grad, x, weight, (True, False))[0]
         if ctx.needs_input_grad[1]:
-            # torch computes in the layout of its first argument: in the map's, which is the larger, nothing is copied.
-            if x.is_contiguous(memory_format=torch.channels_last):
-                grad = grad.contiguous(memory_format=torch.channels_last)
-            turned = conv2d_weight(grad, weight.transpose(0, 1).shape, x, padding=padding)
+            turned = _gradients(x, grad, weight.transpose(0, 1), (False, True))[1]
             grad_weight = turned.flip(2, 3).transpose(0, 1)
         return grad_x, grad_weight
+
+
+def _gradients(grad: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, bool]) -> tuple[Tensor, Tensor]:
+    """The gradients of a same-padded convolution of ``x`` with ``weight``; what is not wanted is undefined."""
+    padding = same_padding(_kernel(weight))
+    gradients: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
+        grad, x, weight, None, (1, 1), padding, (1, 1), False, (0, 0), 1, (*wanted, False)
+    )
+    return gradients[:2]
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int = 1) -> Tensor:
