@@ -13,6 +13,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     SerializeAsAny,
     ValidationError,
     field_validator,
@@ -35,7 +36,7 @@ class Architecture(BaseModel):
 
     Attributes:
         schema_version: version of this format.
-        name: for people; two architectures that differ in it alone are the same network.
+        name: for people, and of the folder of a run; two architectures that differ in it alone are the same network.
         wiring: how the operators are connected.
         operators: slot name to operator, in the order of the wiring's slots.
     """
@@ -43,7 +44,7 @@ class Architecture(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: int = SCHEMA_VERSION
-    name: str = "unnamed"
+    name: str = Field(default="unnamed", max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")
     wiring: Annotated[SerializeAsAny[Wiring], BeforeValidator(parse_wiring)]
     operators: dict[str, OperatorSpec]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from decimal import ROUND_HALF_EVEN, Context
 
 from hwnas.cost_models import COST_MODELS, CostModel, Size, cost_model
 from hwnas.errors import UsageError
@@ -31,12 +32,11 @@ def format_size(size: Size) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def format_quantity(value: float, unit: str) -> str:
-    """A number with an SI prefix and its unit: ``4.629 GBitOps``."""
-    for prefix in ("T", "G", "M", "k"):
-        if abs(value) >= _PREFIX[prefix.lower()]:
-            return f"{value / _PREFIX[prefix.lower()]:.4g} {prefix}{unit}"
-    return f"{value:.4g} {unit}"
+def format_quantity(value: float, unit: str, rounding: str = ROUND_HALF_EVEN) -> str:
+    """A number with an SI prefix and its unit: ``4.629 GBitOps``; ``rounding`` is one of the decimal module's."""
+    prefix = next((p for p in ("T", "G", "M", "k") if abs(value) >= _PREFIX[p.lower()]), "")
+    four_digits = Context(prec=4, rounding=rounding).create_decimal_from_float(value / _PREFIX[prefix.lower()])
+    return f"{float(four_digits):.4g} {prefix}{unit}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +60,9 @@ class Budget:
     def __str__(self) -> str:
         return f"{self.format(self.limit)} at {format_size(self.input_size)}"
 
-    def format(self, value: float) -> str:
+    def format(self, value: float, rounding: str = ROUND_HALF_EVEN) -> str:
         """``value`` in the budget's unit, for people."""
-        return format_quantity(value, self.model.unit)
+        return format_quantity(value, self.model.unit, rounding)
 
 
 def parse_budget(text: str, input_size: Size | None = None) -> Budget:
@@ -101,6 +101,7 @@ def parse_budget(text: str, input_size: Size | None = None) -> Budget:
 def parse_budgets(texts: Iterable[str], input_size: Size | None = None) -> tuple[Budget, ...]:
     """Several budgets; all of them must be met. Errors as `parse_budget`, and if one metric is bounded twice."""
     budgets = tuple(parse_budget(text, input_size) for text in texts)
-    if len({(budget.metric, budget.input_size) for budget in budgets}) < len(budgets):
-        raise UsageError("two budgets bound the same cost at the same size; keep the smaller")
+    metrics = [budget.metric for budget in budgets]
+    if twice := sorted({metric for metric in metrics if metrics.count(metric) > 1}):
+        raise UsageError(f"two budgets bound {twice[0]}; keep the tighter one (costs are proportional to the input)")
     return budgets

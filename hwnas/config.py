@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, ValidationInfo, field_validator
 
 from hwnas.architecture import first_problem
 from hwnas.errors import HwnasError, UsageError
@@ -44,7 +44,7 @@ class RunConfig(BaseModel):
     budgets: tuple[str, ...] = ()
     input_size: str | None = None
     data: str = "bundled"
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     space_name: str = "quantnas"
     space: SpaceOptions = SpaceOptions()
     search: SerializeAsAny[BaseModel]

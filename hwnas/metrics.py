@@ -36,6 +36,11 @@ def to_luma(rgb: ImageArray) -> Luma:
     return np.floor(rgb.astype(np.float64) @ weights + 16.5)
 
 
+def smallest_side(shave: int) -> int:
+    """Pixels that both sides of an image need for both metrics."""
+    return SSIM_WINDOW + 2 * shave
+
+
 def psnr(sr: ImageArray, hr: ImageArray, shave: int) -> float:
     """Peak signal-to-noise ratio of the luma in dB; infinite for equal luma.
 

@@ -15,7 +15,7 @@ from hwnas.evaluation import Evaluation, evaluate_pairs
 from hwnas.exporters.onnx import OnnxSummary
 from hwnas.exporters.parity import ParityReport
 from hwnas.files import write_text
-from hwnas.progress import Progress
+from hwnas.progress import Progress, Task
 from hwnas.run_directory import RunDirectory
 from hwnas.searches import SEARCHES, SearchTask
 from hwnas.searches.results import save_result
@@ -48,12 +48,11 @@ def check(config: RunConfig) -> None:
 
 def load_data(config: RunConfig, scale: int, progress: Progress) -> TrainingData:
     """The photographs that the settings name, with a bar for what takes long."""
-    bars: dict[str, tuple[object, int]] = {}
+    bars: dict[str, tuple[Task, int]] = {}
 
     def tell(label: str, done: int, total: int) -> None:
         task, seen = bars.get(label) or (progress.task(label, total), 0)
-        for _ in range(done - seen):
-            task.advance()  # type: ignore[attr-defined]
+        task.advance(done - seen)
         bars[label] = (task, done)
 
     return load_training_data(config.data, scale, config.seed, tell)

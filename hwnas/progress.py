@@ -8,8 +8,8 @@ from typing import Protocol
 class Task(Protocol):
     """One bar."""
 
-    def advance(self, **figures: str) -> None:
-        """One unit of work is done; ``figures`` are shown beside the bar."""
+    def advance(self, units: int = 1, /, **figures: str) -> None:
+        """Some units of work are done; ``figures`` are shown beside the bar."""
         ...
 
 
@@ -26,7 +26,7 @@ class Progress(Protocol):
 
 
 class _SilentTask:
-    def advance(self, **figures: str) -> None:
+    def advance(self, units: int = 1, /, **figures: str) -> None:
         pass
 
 

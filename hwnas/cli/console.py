@@ -19,7 +19,9 @@ from rich.progress import Progress as RichProgress
 
 from hwnas.progress import Progress, Silent, Task
 
-stderr = Console(stderr=True, highlight=False)
+# What users name may look like markup: a folder may be called "[bold]".
+stderr = Console(stderr=True, highlight=False, markup=False, emoji=False)
+stdout = Console(highlight=False, markup=False, emoji=False)
 
 
 class _Bar:
@@ -27,9 +29,9 @@ class _Bar:
         self._progress = progress
         self._identity = identity
 
-    def advance(self, **figures: str) -> None:
+    def advance(self, units: int = 1, /, **figures: str) -> None:
         shown = "  ".join(f"{name} {value}" for name, value in figures.items())
-        self._progress.update(self._identity, advance=1, figures=shown)
+        self._progress.update(self._identity, advance=units, figures=shown)
 
 
 class _Terminal:
@@ -40,12 +42,12 @@ class _Terminal:
         return _Bar(self._progress, self._progress.add_task(description, total=total, completed=done, figures=""))
 
     def say(self, line: str) -> None:
-        self._progress.console.print(line, markup=False)
+        self._progress.console.print(line)
 
 
 class _Plain(Silent):
     def say(self, line: str) -> None:
-        stderr.print(line, markup=False, soft_wrap=True)
+        stderr.print(line, soft_wrap=True)
 
 
 @contextmanager

@@ -57,8 +57,9 @@ def cost(
             )
         )
         return
-    from rich.console import Console
     from rich.table import Table
+
+    from hwnas.cli.console import stdout
 
     table = Table(title=f"{architecture.name} x{architecture.scale}: {found.metric} at {format_size(found.input_size)}")
     table.add_column("layer")
@@ -71,4 +72,4 @@ def cost(
         table.add_row(row.layer, row.operator, str(row.count), f"{row.value:,.0f}", share)
     table.add_section()
     table.add_row("total", "", "", f"{found.value:,.0f}", format_quantity(found.value, found.unit))
-    Console().print(table)
+    stdout.print(table)

@@ -43,8 +43,9 @@ def evaluate(
 
         print(encoder.dumps(result.as_json()))
         return
-    from rich.console import Console
     from rich.table import Table
+
+    from hwnas.cli.console import stdout
 
     table = Table(title=f"{network} on {data}, x{enlarger.scale}")
     for column in ("image", "PSNR dB", "SSIM", "bicubic PSNR dB", "bicubic SSIM", "gain dB"):
@@ -58,4 +59,4 @@ def evaluate(
         row(image.name, image.psnr, image.ssim, image.bicubic_psnr, image.bicubic_ssim)
     table.add_section()
     row("mean", result.psnr, result.ssim, result.bicubic_psnr, result.bicubic_ssim)
-    Console().print(table)
+    stdout.print(table)

@@ -7,10 +7,11 @@ import sys
 import traceback
 
 import typer
-from rich.console import Console
+from rich.text import Text
 
 from hwnas import __version__
 from hwnas.cli import cost, evaluate, export, run, search, train, upscale
+from hwnas.cli.console import stderr
 from hwnas.errors import HwnasError
 
 INTERRUPTED = 130
@@ -74,13 +75,9 @@ def main(arguments: list[str] | None = None) -> int:
             caught, code, message = error, 1, f"{type(error).__name__}: {error} (a bug; --debug shows where)"
     if debug:
         traceback.print_exception(caught)
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[red]error:[/red] {_one_line(message)}")
+    line = " ".join(message.split("\n"))
+    stderr.print(Text.assemble(("error:", "red"), " ", line), soft_wrap=True)
     return code
-
-
-def _one_line(message: str) -> str:
-    """The message without line ends, and with nothing that rich would take for markup."""
-    return " ".join(message.split("\n")).replace("[", r"\[")
 
 
 if __name__ == "__main__":

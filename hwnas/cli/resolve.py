@@ -14,19 +14,26 @@ if TYPE_CHECKING:
     from hwnas.evaluation import Upscaler
 
 
+def is_published(name: str) -> bool:
+    """Whether the user names a published architecture, and not a file or folder of that name."""
+    from hwnas.spaces import NAMED
+
+    return name in NAMED and not Path(name).exists()
+
+
 def resolve_architecture(
-    name: str, scale: int | None = None, bits: int | None = None, bicubic: bool = False
+    name: str, scale: int | None = None, bits: int | None = None, bicubic: bool | None = None
 ) -> Architecture:
     """The architecture of a run, of a JSON file, or a published one.
 
     Args:
         name: what the user wrote.
-        scale: enlargement of a published one; 4 unless told.
+        scale: enlargement of a published one, 4 unless told; must agree with another's own where given.
         bits: width for all layers; None for its own.
-        bicubic: add the bicubic enlargement to a published one.
+        bicubic: add the bicubic enlargement to a published one; must agree with another's own where given.
 
     Raises:
-        UsageError: if it is none of these.
+        UsageError: if it is none of these, or what was asked for is not what it has.
         HwnasError: if the file is damaged.
     """
     from hwnas.architecture import load_architecture
@@ -43,12 +50,16 @@ def resolve_architecture(
         architecture = load_architecture(run.architecture)
     elif path.is_file():
         architecture = load_architecture(path)
-    elif name in NAMED:
-        return named_architecture(name, scale or 4, bits, bicubic)
+    elif is_published(name):
+        return named_architecture(name, 4 if scale is None else scale, bits, bool(bicubic))
     else:
         raise UsageError(
             f"{name!r} is no run, no architecture file and no published architecture ({', '.join(sorted(NAMED))})"
         )
+    if scale is not None and scale != architecture.scale:
+        raise UsageError(f"{name} enlarges by {architecture.scale}, not by {scale}; leave --scale out")
+    if bicubic is not None and bicubic != getattr(architecture.wiring, "bicubic", False):
+        raise UsageError(f"whether {name} adds the bicubic enlargement is part of it; leave --[no-]bicubic out")
     return architecture if bits is None else with_bits(architecture, bits)
 
 

@@ -39,8 +39,9 @@ def run(
         files = {"run": str(directory.path), "model": str(directory.onnx), "summary": str(directory.summary)}
         print(encoder.dumps({**result.as_json(), **files}))
         return
-    from rich.console import Console
     from rich.markdown import Markdown
 
-    Console().print(Markdown(directory.summary.read_text(encoding="utf-8")))
-    Console().print(f"{directory.path}: [bold]{result.psnr:.2f} dB[/bold], bicubic {result.bicubic_psnr:.2f} dB")
+    from hwnas.cli.console import stdout
+
+    stdout.print(Markdown(directory.summary.read_text(encoding="utf-8")))
+    stdout.print(f"{directory.path}: {result.psnr:.2f} dB, bicubic {result.bicubic_psnr:.2f} dB", style="bold")

@@ -48,9 +48,9 @@ def search(
         }
         print(encoder.dumps({**found, "costs": {b.metric: value for b, value in costs.items()}}))
         return
-    from rich.console import Console
     from rich.table import Table
 
+    from hwnas.cli.console import stdout
     from hwnas.searches.results import read_front
 
     rows = read_front(directory)
@@ -61,11 +61,10 @@ def search(
     for row in rows:
         shown = [_readable(name, value) for name, value in row.items()]
         table.add_row(*shown, style="bold" if row["chosen"] == "1" else None)
-    console = Console()
-    console.print(table)
+    stdout.print(table)
     for bound, value in costs.items():
-        console.print(f"chosen: {bound.format(value)} of {bound}")
-    console.print(f"next: hwnas train {directory.path}")
+        stdout.print(f"chosen: {bound.format(value)} of {bound}")
+    stdout.print(f"next: hwnas train {directory.path}")
 
 
 def _readable(column: str, value: str) -> str:

@@ -31,9 +31,9 @@ def train(
     """
     from hwnas import pipeline
     from hwnas.cli.console import progress
-    from hwnas.cli.resolve import resolve_architecture
+    from hwnas.cli.resolve import is_published, resolve_architecture
     from hwnas.cli.runs import new_config, open_run
-    from hwnas.config import load_config, make_config
+    from hwnas.config import load_config, make_config, merge
     from hwnas.errors import UsageError
     from hwnas.run_directory import RunDirectory
 
@@ -48,10 +48,21 @@ def train(
             raise UsageError(f"{network} is trained already, or in part; go on with --resume, or give another --out")
         settings.save(directory.config)
     else:
-        wanted = new_config(layers)
-        architecture = resolve_architecture(network, wanted.space.scale, bits, wanted.space.bicubic)
-        directory, settings = open_run(out or Path("runs") / architecture.name, resume, layers)
-        architecture.save(directory.architecture)
+        if is_published(network):
+            space = new_config(layers).space
+            architecture = resolve_architecture(network, space.scale, bits, space.bicubic)
+        else:
+            asked = merge({}, *layers[1:]).get("space", {})
+            architecture = resolve_architecture(network, asked.get("scale"), bits, asked.get("bicubic"))
+        made_for = {"space": {"scale": architecture.scale}}
+        directory, settings = open_run(out or Path("runs") / architecture.name, resume, (*layers, made_for))
+        if not directory.architecture.exists():
+            architecture.save(directory.architecture)
+        elif (there := resolve_architecture(str(directory.path))).fingerprint != architecture.fingerprint:
+            raise UsageError(
+                f"{directory.path} is of another architecture ({there.name}); go on with it by `hwnas train "
+                f"{directory.path} --resume`, or train {architecture.name} with another --out"
+            )
     with directory.discarded_if_unused(), progress() as tell:
         photographs = pipeline.load_data(settings, architecture.scale, tell)
         psnr = pipeline.train(settings, directory, photographs, tell)

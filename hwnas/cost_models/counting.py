@@ -10,8 +10,12 @@ from torch import nn
 
 from hwnas.architecture import Architecture
 from hwnas.cost_models.base import COST_MODELS, CostModel, LayerCost, Size
+from hwnas.errors import HwnasError
 from hwnas.operators import OperatorSpec, build_operator
 from hwnas.operators.layers import FloatLayers
+
+LARGEST_OPERATOR = 50_000_000
+"""Parameters up to which an operator is traced: it is built for that, and a file may state any size."""
 
 
 def traced_macs(network: nn.Module, channels: int, size: Size) -> int:
@@ -35,6 +39,8 @@ def traced_macs(network: nn.Module, channels: int, size: Size) -> int:
 def _macs_per_pixel_and_constant(twin: OperatorSpec) -> tuple[int, int]:
     # Tracing runs the operator, which at 1024x1024 takes seconds. Operators keep the resolution, so that their MACs
     # are affine in the area (the constant is of branches that pool globally) and two small traces give them exactly.
+    if (parameters := _operator_parameters(twin)) > LARGEST_OPERATOR:
+        raise HwnasError(f"operator {twin.label} has {parameters:,} parameters, too many to be traced")
     network = build_operator(twin, FloatLayers())
     small, large = (traced_macs(network, twin.in_channels, (side, side)) for side in (8, 16))
     per_pixel = (large - small) // (16**2 - 8**2)

@@ -34,7 +34,7 @@ class StorageLayers(FloatLayers):
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, StoredActivation) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, StoredActivation | nn.BatchNorm2d) or super().is_leaf_module(m, module_qualified_name)
 
 
 class _Shapes(fx.Interpreter):

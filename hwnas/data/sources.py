@@ -17,6 +17,7 @@ from hwnas.data.crops import ImagePairs, ImageSource
 from hwnas.data.div2k import Progress, cache_folder
 from hwnas.data.images import ImageArray, find_images, high_resolution_images, read_image
 from hwnas.errors import HwnasError
+from hwnas.metrics import smallest_side
 
 VALIDATION_SHARE = 0.05
 MOST_VALIDATION_IMAGES = 10
@@ -54,6 +55,12 @@ def load_training_data(spec: str, scale: int, seed: int, progress: Progress | No
     else:
         in_folder, held_out = split(high_resolution_images(Path(spec)), seed)
         training, validation = [*in_folder], _read(held_out)
+        for path, (_, image) in zip(held_out, validation, strict=True):
+            height, width = image.shape[:2]
+            if min(height, width) // scale * scale < smallest_side(scale):
+                raise HwnasError(
+                    f"{path} is held out for validation, and too small to be scored ({width}x{height}); remove it"
+                )
 
     def preparing(done: int, total: int) -> None:
         if progress is not None:

@@ -72,7 +72,14 @@ class OnnxUpscaler:
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         x = image.astype(np.float32).transpose(2, 0, 1)[None] / np.float32(255)
-        y = run_network(self._session, x, self.path)[0].transpose(1, 2, 0)
+        y = run_network(self._session, x, self.path)
+        height, width = (side * self.scale for side in image.shape[:2])
+        if y.shape != (1, 3, height, width):
+            raise HwnasError(
+                f"{self.path} makes {list(y.shape)} of {list(x.shape)}, which is not the scale {self.scale} that it "
+                "states; export it again"
+            )
+        y = y[0].transpose(1, 2, 0)
         # Half up, as in the evaluation; numpy's rint would round halves to even.
         upscaled: NDArray[np.uint8] = np.floor(np.clip(y, 0, 1) * 255 + 0.5).astype(np.uint8)
         return upscaled
@@ -91,13 +98,13 @@ class OnnxUpscaler:
     def _find_overlap(self) -> int | None:
         """Context that tiles need; None if the network looks at the whole image, so that there can be no tiles."""
         stored = self._session.get_modelmeta().custom_metadata_map.get("overlap", str(UNKNOWN_REACH))
-        return int(stored) if stored.isdecimal() else None
+        return int(stored) if _is_count(stored) else None
 
     def _find_scale(self) -> int:
         """The scale in the file's properties; in a file from elsewhere, that of a small image put through."""
         stored = self._session.get_modelmeta().custom_metadata_map.get("scale")
         if stored is not None:
-            if not stored.isdecimal() or int(stored) < 1:
+            if not _is_count(stored) or int(stored) < 1:
                 raise HwnasError(f"{self.path}: the property 'scale' is {stored!r}, expected a whole number")
             return int(stored)
         sides = [side if isinstance(side, int) else _PROBE_SIDE for side in self._session.get_inputs()[0].shape[2:]]
@@ -108,3 +115,8 @@ class OnnxUpscaler:
                 f"{self.path} does not upscale RGB images: it makes {list(shape)} of [1, 3, {sides[0]}, {sides[1]}]"
             )
         return scale
+
+
+def _is_count(text: str) -> bool:
+    # Not more digits than any overlap has: Python refuses to convert thousands of them.
+    return text.isdecimal() and len(text) <= 6

@@ -42,12 +42,16 @@ class ConvChain(nn.Module):
 def _hidden(spec: OperatorSpec) -> int:
     if spec.hidden is None:
         raise ValueError(f"operator kind {spec.kind!r} needs 'hidden', the channels between its convolutions")
+    if spec.groups != 1:
+        raise ValueError(f"operator kind {spec.kind!r} has no groups; leave 'groups' at 1")
     return spec.hidden
 
 
 @register_operator("conv")
 def build_conv(spec: OperatorSpec, layers: LayerFactory) -> nn.Module:
     """``simple kxk [grouped g]``: one convolution."""
+    if spec.hidden is not None:
+        raise ValueError("operator kind 'conv' is a single convolution; leave 'hidden' out")
     link = Link(spec.in_channels, spec.out_channels, (spec.kernel, spec.kernel), spec.groups)
     return ConvChain(spec, layers, [link])
 

@@ -31,7 +31,9 @@ def initialise(operator: nn.Module, start: Start) -> None:
     """
     if start == "torch":
         return
-    weights = [p for p in operator.parameters() if p.dim() == 4]
+    # By module: learned quantisation steps are parameters of four dimensions too.
+    found = (getattr(module, "weight", None) for module in operator.modules())
+    weights = [weight for weight in found if isinstance(weight, nn.Parameter) and weight.dim() == 4]
     for i, weight in enumerate(weights):
         nn.init.kaiming_normal_(weight)
         if start == "pixels":

@@ -18,7 +18,7 @@ def widened_layers(architecture: Architecture, target: Target) -> list[str]:
     return [
         name
         for name, spec in architecture.operators.items()
-        if max(spec.weight_bits, spec.activation_bits) not in target.compute_bits
+        if not {spec.weight_bits, spec.activation_bits} <= set(target.compute_bits)
     ]
 
 
@@ -76,7 +76,7 @@ def summarise_run(
         f"- `model.onnx`: {file.size_bytes / 1000:.0f} kB, opset {file.opset}, "
         f"{file.quantised_convolutions} integer and {file.float_convolutions} float convolutions; {how}.",
         f"- Parity with torch on {parity.crops} real crops: {parity.mean:.2g} grey levels mean, {parity.maximum:.2g} "
-        f"at most (allowed {parity.tolerance_mean:g} and {parity.tolerance_max:g}).",
+        f"at most (allowed {parity.tolerance_mean:.2g} and {parity.tolerance_max:g}).",
         "- `weights.safetensors`, `architecture.json`, `front.csv` with `front/`, `config.yaml`, `events/`.",
         "",
     ]

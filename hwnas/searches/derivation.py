@@ -19,7 +19,7 @@ from scipy.sparse import csr_array
 _SCALE = 1e6
 """What a limit is scaled to: the solver's absolute tolerance of 1e-6 is then 1e-12 of the limit."""
 
-_SLACK = 1e-9
+_SLACK = 1e-12
 """Relative slack given to the solver, so that rounding does not exclude a choice that just attains its limit."""
 
 SAME_SCORE = 1e-6

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import ROUND_CEILING
 
 from hwnas.budget import Budget
 from hwnas.errors import UsageError
@@ -44,8 +45,10 @@ def require_feasible(space: SearchSpace, budgets: Sequence[Budget]) -> None:
             raise UsageError(f"{budget.metric} does not add up over operators, so a search cannot be held to it")
         reach = cost_range(space, budget)
         if budget.limit < reach.minimum:
+            # Rounded up, so that the number shown is a budget that can be met.
+            minimum = budget.format(reach.minimum, ROUND_CEILING)
             raise UsageError(
-                f"no architecture of space {space.name} meets {budget}: its minimum is {budget.format(reach.minimum)}, "
+                f"no architecture of space {space.name} meets {budget}: its minimum is {minimum}, "
                 f"centre {budget.format(reach.centre)}, maximum {budget.format(reach.maximum)}; "
                 "raise the budget, or use fewer cells, fewer channels or narrower bits"
             )

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+
 
 class TrainSettings(BaseModel):
     """How a network is trained from scratch (QuantNAS, section 4.1 and appendix A, where not said otherwise).
@@ -18,14 +20,15 @@ class TrainSettings(BaseModel):
         learning_rate: of Adam; None for the published 1e-4 (quantised) or 1e-3 (float).
         schedule: ``cosine`` to zero, or ``step`` (x 0.7 every tenth of the epochs, as published for float networks);
             None for cosine if quantised and step if not.
+        weight_decay: of all parameters.
         gradient_clip: largest norm of the gradient.
         activations: quantiser of the activations: ``learned`` scales, or ``hwgq``'s constant ones as published.
         collect_steps: steps in which learned scales are initialised from statistics.
         freeze: last share of the epochs, in which AdaDM uses its running statistics; 0: per image, as published.
-        precision: lightning Fabric's: ``32-true``, ``bf16-mixed``, ...
+        precision: lightning Fabric's name of it; the mixed ones are for GPUs.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     epochs: int = Field(default=30, gt=0)
     steps_per_epoch: int = Field(default=1000, gt=0)
@@ -33,8 +36,9 @@ class TrainSettings(BaseModel):
     crop: int = Field(default=45, ge=4)
     learning_rate: float | None = Field(default=None, gt=0)
     schedule: Literal["cosine", "step"] | None = None
+    weight_decay: float = Field(default=3e-7, ge=0)
     gradient_clip: float = Field(default=5.0, gt=0)
     activations: Literal["learned", "hwgq"] = "learned"
     collect_steps: int = Field(default=100, gt=0)
     freeze: float = Field(default=0.3, ge=0, lt=1)
-    precision: str = "32-true"
+    precision: Precision = "32-true"

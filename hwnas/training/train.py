@@ -14,7 +14,7 @@ from hwnas.checkpoints import NetworkRecord, load_state, save_network, save_stat
 from hwnas.data.sources import TrainingData
 from hwnas.errors import HwnasError
 from hwnas.inference import Validation
-from hwnas.networks.adadm import freeze_normalisation
+from hwnas.networks.adadm import freeze_normalisation, is_data_dependent
 from hwnas.operators.layers import FloatLayers
 from hwnas.progress import Progress
 from hwnas.run_directory import RunDirectory
@@ -69,7 +69,9 @@ def train(
     fabric = make_fabric(settings.precision)
     seed_epoch(seed, "weights", 0)
     network = build_for_training(architecture, settings)
-    optimizer = torch.optim.Adam(network.parameters(), lr=1.0)
+    # Set up before a state is loaded, which then goes to the device that the parameters are on.
+    adam = torch.optim.Adam(network.parameters(), lr=1.0, weight_decay=settings.weight_decay)
+    wrapped, optimizer = fabric.setup(network, adam)
     validation = Validation(data.validation, architecture.scale)
     best, first = -float("inf"), 0
     if run.train_state.exists():
@@ -84,9 +86,9 @@ def train(
             raise HwnasError(
                 f"{run.train_state} does not belong to this training; delete it to begin again with --resume"
             ) from error
-    wrapped, optimizer = fabric.setup(network, optimizer)
-
-    freeze_at = settings.epochs - round(settings.freeze * settings.epochs)
+    freeze_at = settings.epochs
+    if is_data_dependent(network):
+        freeze_at -= round(settings.freeze * settings.epochs)
     writer = SummaryWriter(str(run.events / "train"), purge_step=first)
     bar = progress.task("training", settings.epochs * settings.steps_per_epoch, first * settings.steps_per_epoch)
     for epoch in range(first, settings.epochs):

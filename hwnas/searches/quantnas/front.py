@@ -78,7 +78,8 @@ def _estimate(
 ) -> float:
     """Validation PSNR of one path of the supernet, rounded to its widths, with batch norms of its own."""
     norms = [m for m in supernet.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    saved = [({name: buffer.clone() for name, buffer in m.named_buffers()}, m.momentum) for m in norms]
+    momenta = [m.momentum for m in norms]
+    buffers = {name: buffer.clone() for name, buffer in supernet.named_buffers()}
     supernet.choose(choice)
     try:
         if norms:
@@ -94,6 +95,6 @@ def _estimate(
         return validation.psnr(supernet)
     finally:
         supernet.choose(None)
-        for m, (buffers, momentum) in zip(norms, saved, strict=True):
-            m.load_state_dict(buffers, strict=False)
+        supernet.load_state_dict(buffers, strict=False)
+        for m, momentum in zip(norms, momenta, strict=True):
             m.momentum = momentum

@@ -38,8 +38,10 @@ class Pressure:
         return budget_loss(normalised * (self.cost.at_uniform / self.budget.limit) - 1, self.multiplier)
 
     def update(self, probabilities: Mapping[str, Tensor]) -> None:
-        """Raise or lower the dual variable after an epoch."""
-        self.multiplier = next_multiplier(self.multiplier, self.cost.value(probabilities) / self.budget.limit - 1)
+        """Raise or lower the dual variable after an epoch; a constant penalty has none."""
+        if self.penalty is None:
+            excess = self.cost.value(probabilities) / self.budget.limit - 1
+            self.multiplier = next_multiplier(self.multiplier, excess)
 
     def describe(self, probabilities: Mapping[str, Tensor]) -> str:
         """``6.1 GBitOps of 5 GBitOps``."""
@@ -62,7 +64,7 @@ def make_pressures(space: SearchSpace, budgets: tuple[Budget, ...], penalty: flo
     Args:
         space: what is searched.
         budgets: the user's.
-        penalty: the user's constant weight; None lets each budget set its own.
+        penalty: the user's constant weight of each term; None lets each budget set its own.
     """
     if not budgets:
         budgets, penalty = (unlimited_budget(space),), penalty or 0.0

@@ -55,11 +55,11 @@ class _Session:
         else:
             weights = torch.optim.Adam(self.supernet.weights(), settings.learning_rate, weight_decay=decay)
         alphas = torch.optim.Adam(self.supernet.alphas.parameters(), settings.alpha_learning_rate, betas=(0.5, 0.999))
+        # Set up before a state is loaded, which then goes to the device that the parameters are on.
+        self.network, self.weights, self.alphas = self.fabric.setup(self.supernet, weights, alphas)
         self.epoch = 0
-        self.weights, self.alphas = weights, alphas
         if task.run.search_state.exists():
             self._restore(load_state(task.run.search_state))
-        self.network, self.weights, self.alphas = self.fabric.setup(self.supernet, weights, alphas)
         self.halves = _halves(task.data.train.room_for(settings.crop, task.progress.say), task.seed)
         self.validation = Validation(task.data.validation, task.space.wiring.scale)
 
@@ -130,9 +130,10 @@ class _Session:
         loss = functional.l1_loss(self.network(lr), hr)
         value = require_finite(loss, where, "search.learning_rate")
         self.weights.zero_grad()
-        parameters = list(self.supernet.weights())
-        self.fabric.backward(loss, inputs=parameters)
-        torch.nn.utils.clip_grad_norm_(parameters, settings.gradient_clip)
+        self.fabric.backward(loss, inputs=list(self.supernet.weights()))
+        self.fabric.clip_gradients(
+            self.network, self.weights, max_norm=settings.gradient_clip, error_if_nonfinite=False
+        )
         self.weights.step()
         return value
 

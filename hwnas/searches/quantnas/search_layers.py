@@ -82,7 +82,18 @@ class SearchConvolution(nn.Module, ABC):
 class NoiseConvolution(SearchConvolution):
     """``W + sum_b a_b (D_b / 2) z`` with ``D_b = range / (2^b - 1)`` for each output channel; clean in evaluation."""
 
-    noise: NoiseSource
+    def __init__(
+        self,
+        spec: OperatorSpec,
+        in_channels: int,
+        out_channels: int,
+        kernel: tuple[int, int],
+        groups: int,
+        mixture: BitMixture,
+        noise: NoiseSource,
+    ) -> None:
+        super().__init__(spec, in_channels, out_channels, kernel, groups, mixture)
+        self.noise = noise
 
     def mixed_weight(self) -> Tensor:
         weight = self.weight
@@ -99,12 +110,11 @@ class NoiseConvolution(SearchConvolution):
 class NoiseActivation(nn.Module):
     """The activation plus noise; its range is taken over the map (zero to maximum after a ReLU)."""
 
-    noise: NoiseSource
-
-    def __init__(self, spec: OperatorSpec, mixture: BitMixture) -> None:
+    def __init__(self, spec: OperatorSpec, mixture: BitMixture, noise: NoiseSource) -> None:
         super().__init__()
         self.rectify = spec.activation == "relu"
         self.mixture = mixture
+        self.noise = noise
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training and not self.mixture.rounding:
@@ -132,6 +142,12 @@ class SharedConvolution(SearchConvolution):
         self.steps = nn.ParameterDict(
             {str(b): nn.Parameter(lsq_initial_step(self.weight.detach(), b)) for b in mixture.widths if b != FLOAT_BITS}
         )
+
+    @torch.no_grad()
+    def restart_steps(self) -> None:
+        """Fit the steps to the weights as they are now."""
+        for bits, step in self.steps.items():
+            step.copy_(lsq_initial_step(self.weight, int(bits)))
 
     def mixed_weight(self) -> Tensor:
         versions = [
@@ -170,9 +186,7 @@ class NoiseLayers:
         self.noise = noise
 
     def activation(self, spec: OperatorSpec) -> nn.Module:
-        layer = NoiseActivation(spec, self.activations)
-        layer.noise = self.noise
-        return layer
+        return NoiseActivation(spec, self.activations, self.noise)
 
     def convolution(
         self,
@@ -182,9 +196,7 @@ class NoiseLayers:
         kernel: tuple[int, int],
         groups: int = 1,
     ) -> nn.Module:
-        layer = NoiseConvolution(spec, in_channels, out_channels, kernel, groups, self.weights)
-        layer.noise = self.noise
-        return layer
+        return NoiseConvolution(spec, in_channels, out_channels, kernel, groups, self.weights, self.noise)
 
 
 class SharedLayers:

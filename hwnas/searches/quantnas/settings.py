@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hwnas.searches.quantnas.mixed_operator import Quantization
+from hwnas.training.settings import Precision
 
 
 class QuantNASSettings(BaseModel):
@@ -29,10 +30,10 @@ class QuantNASSettings(BaseModel):
         alpha_learning_rate: of Adam with betas 0.5 and 0.999 for the alphas.
         entropy: final weight of the entropy term; None for the published 1e-4 (quantised) or 1e-3 (float).
         front_points: limits at which the front is derived.
-        precision: lightning Fabric's: ``32-true``, ``bf16-mixed``, ...
+        precision: lightning Fabric's name of it; the mixed ones are for GPUs.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     quantization: Quantization = "noise"
     merge: bool = True
@@ -49,4 +50,12 @@ class QuantNASSettings(BaseModel):
     alpha_learning_rate: float = Field(default=3e-4, gt=0)
     entropy: float | None = Field(default=None, ge=0)
     front_points: int = Field(default=12, ge=2, le=100)
-    precision: str = "32-true"
+    precision: Precision = "32-true"
+
+    @model_validator(mode="after")
+    def _leaves_epochs_to_search(self) -> QuantNASSettings:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs is {self.warmup_epochs} of {self.epochs} epochs, which leaves none to search in"
+            )
+        return self

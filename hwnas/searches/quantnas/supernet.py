@@ -11,6 +11,7 @@ from hwnas.networks.wiring import Slot
 from hwnas.operators.initialise import initialise
 from hwnas.searches.quantnas.mixed_operator import MixedOperator, Quantization
 from hwnas.searches.quantnas.noise import NoiseSource
+from hwnas.searches.quantnas.search_layers import SharedConvolution
 from hwnas.spaces.space import SearchSpace
 
 
@@ -34,6 +35,9 @@ class Supernet(nn.Module):
             mixed = MixedOperator(space.choices[slot.name], quantization, self.noise, merge)
             for candidate in mixed.operators:
                 initialise(candidate, slot.start)
+                for layer in candidate.modules():
+                    if isinstance(layer, SharedConvolution):
+                        layer.restart_steps()
             self._mixed[slot.name].append(mixed)
             return mixed
 
