@@ -15,7 +15,7 @@ FEW = 4
 
 
 class PlanarBatchNorm(nn.BatchNorm2d):
-    """Batch norm of the few channels of an image, which torch computes ten times slower channels last than it copies."""
+    """Batch norm of the few channels of an image, which torch computes ten times slower channels last."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.is_contiguous(memory_format=torch.channels_last):

@@ -22,6 +22,11 @@ _SCALE = 1e6
 _SLACK = 1e-12
 """Relative slack given to the solver, so that rounding does not exclude a choice that just attains its limit."""
 
+_MOST_CUTS = 20
+_TIGHTER = 2e-6
+"""Thousands of choices can cost the same, a trace more than a limit. After that many have been cut off one by one, the
+limits are lowered by this share, which the solver can tell: the answer is then the best within the lowered limits."""
+
 SAME_SCORE = 1e-6
 """Sums of log-probabilities that differ by less are equal to the solver."""
 
@@ -43,9 +48,16 @@ class CostLimit:
         return sum(costs[chosen[layer]] for layer, costs in self.table.items())
 
 
-def _scaled(costs: np.ndarray, limit: float) -> np.ndarray:
+def _at_most(costs: np.ndarray, limit: float) -> LinearConstraint:
+    """``costs @ x <= limit`` in numbers that the solver can tell apart."""
+    if not np.any(costs % 1):
+        # Counted costs are multiples of some number; in units of that one they are small integers, and exact.
+        unit = max(1, math.gcd(*(int(cost) for cost in costs)))
+        most = math.floor(limit) // unit
+        return LinearConstraint(np.minimum(costs // unit, most + 1)[None], -np.inf, most + 0.5)
     # Costs beyond twice the limit are excluded as well as larger ones, and do not spoil the conditioning.
-    return np.minimum(costs / limit, 2.0) * _SCALE if limit > 0 else (costs > limit) * _SCALE
+    scaled = np.minimum(costs / limit, 2.0) * _SCALE if limit > 0 else (costs > limit) * _SCALE
+    return LinearConstraint(scaled[None], -np.inf, _SCALE * (1 + _SLACK) if limit > 0 else 0.5)
 
 
 def derive(log_probabilities: Mapping[str, Sequence[float]], limits: Sequence[CostLimit] = ()) -> dict[str, int] | None:
@@ -69,10 +81,9 @@ def derive(log_probabilities: Mapping[str, Sequence[float]], limits: Sequence[Co
     for limit in limits:
         costs = np.concatenate([np.asarray(limit.table[layer], dtype=float) for layer in layers])
         if math.isfinite(limit.limit):
-            bound = _SCALE * (1 + _SLACK) if limit.limit > 0 else 0.5
-            constraints.append(LinearConstraint(_scaled(costs, limit.limit)[None], -np.inf, bound))
+            constraints.append(_at_most(costs, limit.limit))
     gains = np.concatenate([np.asarray(log_probabilities[layer], dtype=float) for layer in layers])
-    while True:
+    for _ in range(_MOST_CUTS):
         # HiGHS stops within 1e-4 of the optimum unless told not to.
         solution = milp(
             -gains,
@@ -90,6 +101,7 @@ def derive(log_probabilities: Mapping[str, Sequence[float]], limits: Sequence[Co
         taken = np.zeros((1, len(gains)))
         taken[0, [starts[i] + chosen[layer] for i, layer in enumerate(layers)]] = 1
         constraints.append(LinearConstraint(taken, -np.inf, len(layers) - 1))
+    return derive(log_probabilities, [CostLimit(limit.table, limit.limit * (1 - _TIGHTER)) for limit in limits])
 
 
 def derive_front(

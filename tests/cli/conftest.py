@@ -45,6 +45,16 @@ class Answer:
         """Stdout as JSON; fails if anything else is there."""
         return json.loads(self.out)
 
+    def error(self, code: int) -> str:
+        """The error line of a command that failed with ``code``, after whatever it had to tell before."""
+        assert self.code == code, self.err
+        assert self.out == ""
+        *before, last = self.err.splitlines()
+        assert last.startswith("error: ")
+        assert not [line for line in before if line.startswith(("error", "Traceback", " File"))], self.err
+        assert "a bug" not in last
+        return last
+
 
 class Hwnas(Protocol):
     """A command of hwnas: arguments in, what it answers out."""

@@ -28,14 +28,7 @@ def _only_error(answer: Any, code: int) -> str:
 
 
 def _error(answer: Any, code: int) -> str:
-    """The error line of an answer that failed with ``code``, after whatever it had to tell before."""
-    assert answer.code == code, answer.err
-    assert answer.out == ""
-    *before, last = answer.err.splitlines()
-    assert last.startswith("error: ")
-    assert not [line for line in before if line.startswith(("error", "Traceback", " File"))], answer.err
-    assert "a bug" not in last
-    return str(last)
+    return str(answer.error(code))
 
 
 @pytest.fixture

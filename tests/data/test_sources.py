@@ -22,7 +22,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def noise(seed: int) -> ImageArray:
-    return np.random.default_rng(seed).integers(0, 256, (17, 18, 3), dtype=np.uint8)
+    return np.random.default_rng(seed).integers(0, 256, (21, 22, 3), dtype=np.uint8)
 
 
 def fill(folder: Path, count: int) -> None:
