@@ -129,7 +129,7 @@ class _Quantise(nn.Module):
 
 class _QuantiseWeight(_Quantise):
     def forward(self, scale: Tensor, zero_point: Tensor, bit_width: Tensor, x: Tensor) -> Tensor:
-        return fake_quantise(x, scale, self.low, self.high, lsq_gradient_scale(x, scale, self.high))
+        return fake_quantise(x, scale, self.low, self.high, lsq_gradient_scale(x, self.high))
 
 
 class _Quantiser(ExtendedInjector):

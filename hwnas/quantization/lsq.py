@@ -86,9 +86,12 @@ def lsq_initial_step(weight: Tensor, bits: int) -> Tensor:
     return (2 * mean / math.sqrt(high)).clamp_min(MIN_STEP)
 
 
-def lsq_gradient_scale(weight: Tensor, step: Tensor, high: int) -> float:
-    """``1 / sqrt(Qp * N)``, N weights sharing a step: steps and weights then learn at similar rates."""
-    return 1 / math.sqrt(high * weight.numel() / step.numel())
+def lsq_gradient_scale(weight: Tensor, high: int) -> float:
+    """``1 / sqrt(Qp * N)``, so that steps learn about as fast as weights; N is all weights of the layer.
+
+    QuantNAS takes it over from steps per layer to steps per channel as it is. Adam does not see the difference.
+    """
+    return 1 / math.sqrt(high * weight.numel())
 
 
 def lsq_quantise(weight: Tensor, step: Tensor, bits: int) -> Tensor:
@@ -104,7 +107,7 @@ def lsq_quantise(weight: Tensor, step: Tensor, bits: int) -> Tensor:
     """
     low, high = integer_range(bits, signed=True)
     per_channel = positive_step(step).view(-1, *[1] * (weight.dim() - 1))
-    return fake_quantise(weight, per_channel, low, high, lsq_gradient_scale(weight, step, high))
+    return fake_quantise(weight, per_channel, low, high, lsq_gradient_scale(weight, high))
 
 
 @torch.no_grad()

@@ -42,7 +42,7 @@ def test_values_and_gradients_are_the_papers(bits: int) -> None:
     out = lsq_quantise(weight, step, bits)
     out.backward(upstream)
 
-    scale = 1 / math.sqrt((2 ** (bits - 1) - 1) * 27)
+    scale = 1 / math.sqrt((2 ** (bits - 1) - 1) * weight.numel())
     for channel in range(5):
         expected = [_paper(w, step[channel].item(), bits) for w in weight[channel].flatten().tolist()]
         value, to_weight, to_step = torch.tensor(expected, dtype=torch.float64).T
