@@ -11,6 +11,7 @@ from hwnas.architecture import Architecture
 from hwnas.budget import Budget
 from hwnas.errors import HwnasError
 from hwnas.inference import Validation
+from hwnas.progress import Silent
 from hwnas.searches.base import Candidate, SearchResult, SearchTask
 from hwnas.searches.derivation import CostLimit, derive, derive_front
 from hwnas.searches.quantnas.settings import QuantNASSettings
@@ -87,11 +88,14 @@ def _estimate(
                 m.reset_running_stats()
                 m.momentum = None  # a plain mean over the batches
             rng = np.random.default_rng(seed_epoch(task.seed, "recalibration", 0))
+            supernet.noise.refresh()
+            # The search has told already which images it leaves out.
+            images = task.data.train.room_for(settings.crop, Silent().say)
             device = next(supernet.parameters()).device
             supernet.train()
             with torch.no_grad():
                 for _ in range(RECALIBRATION_BATCHES):
-                    supernet(task.data.train.sample(rng, settings.batch, settings.crop)[0].to(device))
+                    supernet(task.data.train.sample(rng, settings.batch, settings.crop, images)[0].to(device))
         return validation.psnr(supernet)
     finally:
         supernet.choose(None)
