@@ -22,7 +22,6 @@ from hwnas.spaces import SPACES, SpaceOptions, named_architecture
 # The module that makes the pixels.
 PIXELS = {"quantnas-body3": "network.upsample.", "espcn": "network.2.", "srresnet": "network.tail."}
 each_network = pytest.mark.parametrize("name", PIXELS)
-# Brevitas and the supernet have steps, which are parameters of four dimensions too.
 each_factory = pytest.mark.parametrize("quantised", [False, True], ids=["float", "quantised"])
 
 
@@ -122,6 +121,14 @@ def test_an_operator_of_several_convolutions(start: Start, gains: tuple[float, f
     assert all(
         torch.equal(p, b) for p, b in zip((p for p in operator.parameters() if p.dim() == 1), biases, strict=True)
     )
+
+
+def test_learned_steps_are_left_alone() -> None:
+    operator = build_operator(GROWTH.with_bits(4), BrevitasLayers())
+    before = {name: p.clone() for name, p in operator.named_parameters() if not name.endswith(".weight")}
+    assert [p for p in before.values() if p.dim() == 4], "they have the dimensions of weights"
+    initialise(operator, "features")
+    assert all(torch.equal(p, before.get(name, p)) for name, p in operator.named_parameters())
 
 
 def test_torchs_own_start_is_left_alone() -> None:
