@@ -25,6 +25,7 @@ format: $(VENV)/installed
 
 # torch first and pinned: anything that depends on it would otherwise bring a build with CUDA.
 $(VENV)/installed: pyproject.toml constraints.txt
+	@echo "installing into $(VENV): torch and what else is needed, some 2 GB; minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'

@@ -17,11 +17,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import nn
 
-from hwnas.architecture import Architecture, first_problem
+from hwnas.architecture import Architecture, first_problem, load_architecture
 from hwnas.errors import HwnasError
 from hwnas.files import atomic_path
 from hwnas.networks.adadm import freeze_normalisation
 from hwnas.operators.layers import FloatLayers
+from hwnas.run_directory import RunDirectory
 
 
 class NetworkRecord(BaseModel):
@@ -85,6 +86,22 @@ def load_network(path: Path) -> tuple[NetworkRecord, nn.Module]:
         reason = str(error).splitlines()[0]
         raise HwnasError(f"{path} is damaged ({reason}); train again, or restore a copy") from error
     return record, network.eval()
+
+
+def load_run_network(run: RunDirectory) -> tuple[NetworkRecord, nn.Module]:
+    """The trained network of a run, in evaluation mode.
+
+    Raises:
+        HwnasError: as `load_network`, or if the run's architecture is no longer the one that was trained.
+    """
+    record, network = load_network(run.weights)
+    stated = load_architecture(run.architecture) if run.architecture.is_file() else record.architecture
+    if stated.fingerprint != record.architecture.fingerprint:
+        raise HwnasError(
+            f"{run.architecture} was changed after {run.weights} had been trained; train it with another --out, or "
+            "restore it"
+        )
+    return record, network
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:

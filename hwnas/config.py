@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,21 @@ def make_config(layers: Sequence[Mapping[str, Any]]) -> RunConfig:
     try:
         return RunConfig.model_validate(merge({"search": {}}, *layers))
     except ValidationError as error:
+        problem = error.errors()[0]
+        if problem["type"] == "extra_forbidden":
+            raise UsageError(_unknown_setting([str(part) for part in problem["loc"]])) from error
         raise UsageError(f"settings: {first_problem(error)}") from error
+
+
+def _unknown_setting(where: list[str]) -> str:
+    """Names the settings there are, and the likeliest one first."""
+    *parents, name = where
+    there: Any = RunConfig(search=SEARCHES[RunConfig.model_fields["algorithm"].default].Settings()).model_dump()
+    for part in parents:
+        there = there.get(part, {})
+    guess = get_close_matches(name, there, n=1)
+    meant = f" did you mean {guess[0]}?" if guess else ""
+    return f"there is no setting {'.'.join(where)};{meant} there are: {', '.join(there)}"
 
 
 def load_config(path: Path) -> RunConfig:

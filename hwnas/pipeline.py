@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hwnas.architecture import Architecture, load_architecture
 from hwnas.budget import Budget, parse_budgets, parse_size
-from hwnas.checkpoints import load_network
+from hwnas.checkpoints import load_run_network, load_state
 from hwnas.config import RunConfig
 from hwnas.data.degradation import crop_to_multiple, downscale
 from hwnas.data.sources import TrainingData, load_training_data
@@ -90,6 +90,11 @@ def train(config: RunConfig, run: RunDirectory, data: TrainingData, progress: Pr
     return train_network(load_architecture(run.architecture), data, config.train, run, config.seed, progress)
 
 
+def epochs_left(config: RunConfig, run: RunDirectory) -> int:
+    """Epochs of the final training that have not been done."""
+    return config.train.epochs - int(load_state(run.train_state).get("epoch", 0)) if run.train_state.exists() else 0
+
+
 def export(
     config: RunConfig, run: RunDirectory, data: TrainingData, precision: str | None, path: Path
 ) -> tuple[str, OnnxSummary, ParityReport]:
@@ -100,7 +105,7 @@ def export(
     """
     from hwnas.exporters.deploy import export_verified, make_deployable, parity_crops
 
-    record, network = load_network(run.weights)
+    record, network = load_run_network(run)
     chosen = precision or ("mixed" if record.architecture.is_quantised else "fp32")
     deployable = make_deployable(record, network, chosen, data, config.train.crop)  # type: ignore[arg-type]
     crops = parity_crops(data.validation, record.architecture.scale)

@@ -194,12 +194,12 @@ def test_what_is_no_assignment_is_answered_with_how_to_write_one(text: str, mess
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"speed": 1}, "settings: speed: "),
-        ({"search": {"epoch": 1}}, r"settings: search\.epoch: "),
+        ({"speed": 1}, "no setting speed; did you mean seed?"),
+        ({"search": {"epoch": 1}}, r"no setting search\.epoch; did you mean epochs?"),
         ({"search": {"epochs": 0}}, r"settings: search\.epochs: .*greater than 0"),
         ({"search": {"quantization": "binary"}}, r"settings: search\.quantization: .*'noise'"),
         ({"search": None}, "settings: search: "),
-        ({"train": {"lr": 1}}, r"settings: train\.lr: "),
+        ({"train": {"lr": 1}}, r"no setting train\.lr; there are: epochs"),
         ({"space": {"bits": "many"}}, r"settings: space\.bits"),
         ({"seed": "x"}, "settings: seed: "),
         ({"algorithm": ["quantnas"]}, "settings: algorithm: "),

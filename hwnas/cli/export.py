@@ -54,6 +54,8 @@ def export(
         settings = settings.model_copy(update={"data": data})
     scale = pipeline.trained_scale(directory)
     with progress() as tell:
+        if left := pipeline.epochs_left(settings, directory):
+            tell.say(f"{directory.path}: {left} epochs of its training are left; hwnas train {directory.path} --resume")
         photographs = pipeline.load_data(settings, scale, tell)
         how, summary, parity = pipeline.export(settings, directory, photographs, asked[0] if asked else None, path)
         result = pipeline.evaluate_validation(path, photographs)
@@ -78,6 +80,6 @@ def export(
         f"{summary.quantised_convolutions} integer and {summary.float_convolutions} float convolutions\n"
         f"  {how}\n"
         f"  against torch on {parity.crops} real crops: {parity.mean:.2g} grey levels mean, "
-        f"{parity.maximum:.2g} at most (allowed {parity.tolerance_mean:g} and {parity.tolerance_max:g})\n"
+        f"{parity.maximum:.2g} at most (allowed {parity.tolerance_mean:.2g} and {parity.tolerance_max:g})\n"
         f"  held-out photographs in ONNX Runtime: {result.psnr:.2f} dB, bicubic {result.bicubic_psnr:.2f} dB"
     )

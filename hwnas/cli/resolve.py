@@ -119,12 +119,12 @@ def resolve_enlarger(name: str, scale: int | None) -> Enlarger:
         onnx = OnnxUpscaler(path)
         found = Enlarger(onnx, onnx.scale, onnx.overlap)
     elif path.is_dir() or path.suffix == ".safetensors":
-        from hwnas.checkpoints import load_network
+        from hwnas.checkpoints import load_network, load_run_network
         from hwnas.inference import TorchUpscaler
         from hwnas.networks.adadm import is_data_dependent
         from hwnas.run_directory import RunDirectory
 
-        record, network = load_network(RunDirectory(path).weights if path.is_dir() else path)
+        record, network = load_run_network(RunDirectory(path)) if path.is_dir() else load_network(path)
         reach = None if is_data_dependent(network) else record.architecture.receptive_radius
         found = Enlarger(TorchUpscaler(network), record.architecture.scale, reach)
     else:

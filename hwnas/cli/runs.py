@@ -25,6 +25,7 @@ def open_run(out: Path | None, resume: bool, layers: Sequence[Mapping[str, Any]]
         UsageError: if the folder is taken, or the settings differ from those of the run to resume.
     """
     from hwnas import pipeline
+    from hwnas.cli.console import stderr
     from hwnas.cli.options import default_out
     from hwnas.config import load_config, make_config
     from hwnas.run_directory import RunDirectory
@@ -42,6 +43,8 @@ def open_run(out: Path | None, resume: bool, layers: Sequence[Mapping[str, Any]]
         return RunDirectory(out), saved
     pipeline.check(config)
     run = RunDirectory.create(out, resume)
+    if resume:
+        stderr.print(f"nothing to resume in {out}: a new run begins", soft_wrap=True)
     config.save(run.config)
     return run, config
 

@@ -78,16 +78,22 @@ def _readable(column: str, value: str) -> str:
 
 def describe_space(settings: RunConfig, tell: Progress) -> None:
     """Say what the space costs at all, before anything is trained, and what the target makes of narrow bits."""
+    from decimal import ROUND_CEILING
+
     from hwnas import pipeline
     from hwnas.devices.target import load_target
     from hwnas.searches.feasibility import cost_range
 
     space = pipeline.space_of(settings)
     tell.say(f"space {space.name}: {space.size:,} architectures")
-    for bound in pipeline.budgets_of(settings):
+    budgets = pipeline.budgets_of(settings)
+    if not budgets:
+        tell.say("  no --budget: nothing bounds the cost")
+    for bound in budgets:
         reach = cost_range(space, bound)
+        minimum = bound.format(reach.minimum, ROUND_CEILING)
         tell.say(
-            f"  {bound.metric}: minimum {bound.format(reach.minimum)}, centre {bound.format(reach.centre)}, "
+            f"  {bound.metric}: minimum {minimum}, centre {bound.format(reach.centre)}, "
             f"maximum {bound.format(reach.maximum)}; budget {bound}"
         )
     target = load_target(settings.target)
@@ -96,5 +102,5 @@ def describe_space(settings: RunConfig, tell: Progress) -> None:
         computed = ", ".join(map(str, target.compute_bits))
         tell.say(
             f"  target {target.name} computes convolutions in {computed} bits: layers of "
-            f"{', '.join(map(str, narrow))} bits save storage there, not time"
+            f"{', '.join(map(str, narrow))} bits take no less time there than those of the next wider ones"
         )

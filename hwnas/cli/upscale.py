@@ -25,6 +25,8 @@ def upscale(
 ) -> None:
     """Enlarge images. Large ones are computed in overlapping tiles, with the result of the whole.
 
+    A run is computed by torch; its model.onnx by ONNX Runtime, which is several times faster.
+
     Examples:
 
       hwnas upscale runs/quantnas-cpu-5GBitOps photo.png large.png
@@ -44,7 +46,8 @@ def upscale(
         if destination.is_file():
             raise UsageError(f"{destination} is a file; the images of a folder go to a folder")
     else:
-        jobs = [(source, destination / f"{source.stem}.png" if destination.is_dir() else destination)]
+        to_folder = destination.is_dir() or not destination.suffix
+        jobs = [(source, destination / f"{source.stem}.png" if to_folder else destination)]
     if len({out for _, out in jobs}) < len(jobs):
         raise UsageError(f"images in {source} differ in their endings only; rename them")
     if {out.resolve() for _, out in jobs} & {path.resolve() for path, _ in jobs}:

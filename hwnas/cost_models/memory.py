@@ -97,7 +97,7 @@ class MemoryCost(CostModel):
     """Bytes of the weights at their widths, plus `peak_activation_bytes`. The peak does not add up over operators."""
 
     name = "memory"
-    unit = "bytes"
+    unit = "B"
     default_input_size = (180, 320)
     additive = False
 

@@ -53,12 +53,15 @@ def summarise_run(
         widths = ", ".join(map(str, target.compute_bits))
         lines += [
             "",
-            f"Target `{target.name}` computes convolutions in {widths} bits: {', '.join(widened)} are stored narrower "
-            "and computed in the next of these, so that their BitOps are nominal there.",
+            f"Target `{target.name}` computes convolutions in {widths} bits: {', '.join(widened)} are narrower, and "
+            "computed in the next wider of these, so that their BitOps are nominal there. `model.onnx` holds their "
+            "weights in 8-bit integers.",
         ]
     lines += [
         "",
         "## Quality (measured on the held-out photographs, model.onnx in ONNX Runtime)",
+        "",
+        "Not trained on, but the best epoch was chosen by them: other photographs may score a little lower.",
         "",
         "| image | PSNR dB | bicubic dB | SSIM | bicubic |",
         "|---|---|---|---|---|",

@@ -136,3 +136,44 @@ def test_a_folder_called_like_markup_is_shown_as_it_is(
     answer = hwnas("search", *tiny, "--budget", "50MBitOps", "--out", out)
     assert answer.code == 0, answer.err
     assert "run[/z]" in answer.out.replace("\n", "")
+
+
+@pytest.mark.parametrize("command", ["export", "evaluate", "upscale"])
+def test_an_architecture_changed_after_the_training_is_noticed(
+    hwnas: Any, finished: Any, photographs: Path, tmp_path: Path, command: str
+) -> None:
+    run = Path(shutil.copytree(finished.path, tmp_path / "run"))
+    operators = json.loads((run / "architecture.json").read_text())["operators"]
+    operators["head.0"].update(kind="conv", kernel=7, hidden=None)
+    _changed(run / "architecture.json", operators=operators)
+    rest: dict[str, tuple[str | Path, ...]] = {
+        "export": ("-o", tmp_path / "new.onnx"),
+        "evaluate": ("--data", photographs),
+        "upscale": (photographs / "0.png", tmp_path / "new.png"),
+    }
+    assert "architecture.json was changed after" in hwnas(command, run, *rest[command]).error(FAILURE)
+    assert not (tmp_path / "new.onnx").exists()
+
+
+def test_what_a_user_may_have_overlooked_is_said(
+    hwnas: Any, tiny: Sequence[str], tiny_training: Sequence[str], tmp_path: Path
+) -> None:
+    """No budget, nothing to resume, a training that is not over."""
+    searched = hwnas("search", *tiny, "--out", tmp_path / "search", "--resume")
+    assert searched.code == 0, searched.err
+    assert "no --budget" in searched.err
+    assert f"nothing to resume in {tmp_path / 'search'}" in searched.err
+
+    run = tmp_path / "train"
+    assert hwnas("train", "espcn", *tiny_training, "--out", run).code == 0
+    exported = hwnas("export", run, "-o", tmp_path / "all.onnx")
+    assert exported.code == 0 and "are left" not in exported.err
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("  epochs: 2\n", "  epochs: 5\n"))
+    exported = hwnas("export", run, "-o", tmp_path / "part.onnx")
+    assert exported.code == 0 and "3 epochs of its training are left" in exported.err
+
+
+def test_a_single_image_can_be_enlarged_into_a_folder(hwnas: Any, photographs: Path, tmp_path: Path) -> None:
+    assert hwnas("upscale", "bicubic", photographs / "0.png", tmp_path / "new").code == 0
+    assert (tmp_path / "new" / "0.png").is_file()

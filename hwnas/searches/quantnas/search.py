@@ -94,9 +94,10 @@ class _Session:
             for name, value in scalars.items():
                 writer.add_scalar(f"search/{name}", value, epoch)
             writer.flush()
+            warming = " (warm-up, weights only)" if epoch < settings.warmup_epochs else ""
             figures = "".join(f", {name} {value}" for name, value in self._figures().items())
             self.task.progress.say(
-                f"search epoch {epoch + 1}/{settings.epochs}: loss {scalars['loss']:.4f}{figures}, "
+                f"search epoch {epoch + 1}/{settings.epochs}{warming}: loss {scalars['loss']:.4f}{figures}, "
                 f"supernet {scalars['validation_psnr']:.2f} dB"
             )
             self.epoch = epoch + 1
