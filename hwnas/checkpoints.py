@@ -109,8 +109,8 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
     # Through memory: a full disk is then an OSError like any other, not torch's own.
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+    with atomic_path(path) as temporary, buffer.getbuffer() as view:
+        temporary.write_bytes(view)
 
 
 def load_state(path: Path) -> dict[str, Any]:
