@@ -103,5 +103,5 @@ def parse_budgets(texts: Iterable[str], input_size: Size | None = None) -> tuple
     budgets = tuple(parse_budget(text, input_size) for text in texts)
     metrics = [budget.metric for budget in budgets]
     if twice := sorted({metric for metric in metrics if metrics.count(metric) > 1}):
-        raise UsageError(f"two budgets bound {twice[0]}; keep the tighter one (costs are proportional to the input)")
+        raise UsageError(f"two budgets bound {twice[0]}; keep the tighter one")
     return budgets
