@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from hwnas.cost_models import cost_model
-from hwnas.operators import OPERATORS, LayerFactory, OperatorSpec, build_operator, register_operator
+from hwnas.operators import OPERATORS, ConvShape, LayerFactory, OperatorSpec, build_operator, register_operator
 from hwnas.operators.layers import FloatLayers
 
 C_IN, C_OUT, HIDDEN = 6, 9, 12
@@ -129,8 +129,8 @@ def test_a_users_operator_is_costed_without_further_code() -> None:
         def __init__(self, spec: OperatorSpec, layers: LayerFactory) -> None:
             super().__init__()
             self.activation = layers.activation(spec)
-            self.spatial = layers.convolution(spec, spec.in_channels, spec.out_channels, (3, 3))
-            self.gate = layers.convolution(spec, spec.out_channels, spec.out_channels, (1, 1))
+            self.spatial = layers.convolution(spec, ConvShape(spec.in_channels, spec.out_channels, (3, 3)))
+            self.gate = layers.convolution(spec, ConvShape(spec.out_channels, spec.out_channels, (1, 1)))
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             x = self.spatial(self.activation(x))

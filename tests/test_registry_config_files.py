@@ -97,7 +97,9 @@ def test_plugins_cost_nothing_to_those_who_do_not_use_them(plugins: str) -> None
 def test_a_plugin_operator_can_be_built_and_costed_by_the_command_line_user(plugins: str, tmp_path: Path) -> None:
     """In a process of its own, as the registries of this one have loaded their plugins already."""
     (tmp_path / "hwnas_tests_plugin.py").write_text(
-        "def build(spec, layers):\n    return layers.convolution(spec, spec.in_channels, spec.out_channels, (1, 1))\n"
+        "from hwnas.operators import ConvShape\n"
+        "def build(spec, layers):\n"
+        "    return layers.convolution(spec, ConvShape(spec.in_channels, spec.out_channels, (1, 1)))\n"
     )
     info = tmp_path / "hwnas_tests_plugin-1.0.dist-info"
     (info / "entry_points.txt").write_text("[hwnas.operators]\nplugged = hwnas_tests_plugin:build\n")

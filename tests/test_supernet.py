@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hwnas.errors import UsageError
-from hwnas.operators import OperatorSpec
+from hwnas.operators import ConvShape, OperatorSpec
 from hwnas.operators.chains import ConvChain
 from hwnas.operators.layers import FloatLayers
 from hwnas.quantization.hwgq import hwgq_quantise
@@ -307,7 +307,7 @@ def test_a_width_for_weights_and_another_for_activations_is_refused() -> None:
 
 def weights_of(quantization: Quantization, bits: tuple[int, ...]) -> int:
     supernet = Supernet(small_space("quantnas", bits), quantization)
-    return sum(p.numel() for p in supernet.weights() if p.dim() == 4)
+    return sum(p.numel() for name, p in supernet.named_parameters() if name.endswith(".weight") and p.dim() == 4)
 
 
 @pytest.mark.parametrize("bits", [(4, 8), (2, 4, 8)])
@@ -338,7 +338,7 @@ def test_the_steps_of_shared_quantisation_are_parameters_that_learn() -> None:
     steps = {name for name, _ in supernet.named_parameters() if ".steps." in name}
     convolutions = [m for m in supernet.modules() if isinstance(m, SharedConvolution)]
     assert len(steps) == 2 * len(convolutions) > 0
-    assert {id(p) for m in convolutions for p in m.steps.values()} <= {id(p) for p in supernet.weights()}
+    assert {id(p) for m in convolutions for p in m.steps.parameters()} <= {id(p) for p in supernet.weights()}
     found = gradients(supernet, torch.rand(2, 3, 8, 8), torch.rand(2, 3, 16, 16))
     assert all(found[name].abs().max() > 0 for name in steps)
 
@@ -346,7 +346,7 @@ def test_the_steps_of_shared_quantisation_are_parameters_that_learn() -> None:
 def test_a_shared_convolution_is_the_mix_of_the_quantised_weights() -> None:
     torch.manual_seed(0)
     mixture = BitMixture((2, 4, 32))
-    layer = SharedConvolution(conv(3, 4), 6, 3, (3, 3), 1, mixture)
+    layer = SharedConvolution(conv(3, 4), ConvShape(6, 3, (3, 3)), mixture)
     mixture.weights = torch.tensor([0.2, 0.3, 0.5])
     w = layer.weight.detach()
     expected = 0.5 * w + sum(a * lsq_quantise(w, lsq_initial_step(w, b), b) for a, b in ((0.2, 2), (0.3, 4)))
@@ -452,7 +452,7 @@ def every_draw_is_one(layer: nn.Module) -> Iterator[None]:
 def test_the_noise_of_a_convolution_is_half_a_step_of_each_output_channel(bits: int, groups: int) -> None:
     torch.manual_seed(0)
     layer = NoiseLayers(BitMixture((bits,)), BitMixture((bits,)), NoiseSource()).convolution(
-        conv(3, bits, groups), 6, 3, (3, 3), groups
+        conv(3, bits, groups), ConvShape(6, 3, (3, 3), groups)
     )
     assert isinstance(layer, NoiseConvolution)
     weight = layer.weight.detach()
@@ -551,6 +551,6 @@ def test_a_search_step_can_be_taken_in_bfloat16(quantization: Quantization) -> N
 def test_layers_of_shared_quantisation_are_those_of_the_factory() -> None:
     layers = SharedLayers(BitMixture((4,)), BitMixture((8,)))
     spec = conv(3, 4)
-    convolution, activation = layers.convolution(spec, 6, 3, (3, 3)), layers.activation(spec)
+    convolution, activation = layers.convolution(spec, ConvShape(6, 3, (3, 3))), layers.activation(spec)
     assert isinstance(convolution, SharedConvolution) and isinstance(activation, SharedActivation)
     assert set(convolution.steps) == {"4"} and activation.mixture.widths == (8,)

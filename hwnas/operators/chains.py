@@ -3,21 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from hwnas.operators.spec import LayerFactory, OperatorSpec, register_operator
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """One convolution of a chain."""
-
-    in_channels: int
-    out_channels: int
-    kernel: tuple[int, int]
-    groups: int = 1
+from hwnas.operators.spec import ConvShape, LayerFactory, OperatorSpec, register_operator
 
 
 class ConvChain(nn.Module):
@@ -26,16 +15,20 @@ class ConvChain(nn.Module):
     A class of its own, rather than ``nn.Sequential``, because a supernet merges what it knows to be convolutions.
     """
 
-    def __init__(self, spec: OperatorSpec, layers: LayerFactory, links: Sequence[Link]) -> None:
+    def __init__(self, spec: OperatorSpec, layers: LayerFactory, shapes: Sequence[ConvShape]) -> None:
         super().__init__()
-        self.activations = nn.ModuleList(layers.activation(spec) for _ in links)
-        self.convolutions = nn.ModuleList(
-            layers.convolution(spec, link.in_channels, link.out_channels, link.kernel, link.groups) for link in links
-        )
+        self.activations = nn.ModuleList(layers.activation(spec) for _ in shapes)
+        self.convolutions = nn.ModuleList(layers.convolution(spec, shape) for shape in shapes)
 
     def forward(self, x: Tensor) -> Tensor:
-        for activation, convolution in zip(self.activations, self.convolutions, strict=True):
-            x = convolution(activation(x))
+        out: Tensor = self.convolutions[-1](self.last_map(self.activations[0](x)))
+        return out
+
+    def last_map(self, activated: Tensor) -> Tensor:
+        """What the last convolution reads, from what the first reads."""
+        x = activated
+        for convolution, activation in zip(self.convolutions[:-1], self.activations[1:], strict=True):
+            x = activation(convolution(x))
         return x
 
 
@@ -52,8 +45,8 @@ def build_conv(spec: OperatorSpec, layers: LayerFactory) -> nn.Module:
     """``simple kxk [grouped g]``: one convolution."""
     if spec.hidden is not None:
         raise ValueError("operator kind 'conv' is a single convolution; leave 'hidden' out")
-    link = Link(spec.in_channels, spec.out_channels, (spec.kernel, spec.kernel), spec.groups)
-    return ConvChain(spec, layers, [link])
+    shape = ConvShape(spec.in_channels, spec.out_channels, (spec.kernel, spec.kernel), spec.groups)
+    return ConvChain(spec, layers, [shape])
 
 
 @register_operator("separable_conv")
@@ -63,23 +56,27 @@ def build_separable_conv(spec: OperatorSpec, layers: LayerFactory) -> nn.Module:
     The paper calls them depth-wise separable; its published code and its costs have them dense.
     """
     k, hidden = spec.kernel, _hidden(spec)
-    return ConvChain(spec, layers, [Link(spec.in_channels, hidden, (k, 1)), Link(hidden, spec.out_channels, (1, k))])
+    return ConvChain(
+        spec, layers, [ConvShape(spec.in_channels, hidden, (k, 1)), ConvShape(hidden, spec.out_channels, (1, k))]
+    )
 
 
 @register_operator("growth")
 def build_growth(spec: OperatorSpec, layers: LayerFactory) -> nn.Module:
     """``growth2 kxk``: two convolutions with twice the channels (``hidden``) between."""
     kernel, hidden = (spec.kernel, spec.kernel), _hidden(spec)
-    return ConvChain(spec, layers, [Link(spec.in_channels, hidden, kernel), Link(hidden, spec.out_channels, kernel)])
+    return ConvChain(
+        spec, layers, [ConvShape(spec.in_channels, hidden, kernel), ConvShape(hidden, spec.out_channels, kernel)]
+    )
 
 
 @register_operator("decenc")
 def build_decenc(spec: OperatorSpec, layers: LayerFactory) -> nn.Module:
     """``decenc kxk r``: three convolutions through a bottleneck of ``hidden`` = channels / r."""
     kernel, hidden = (spec.kernel, spec.kernel), _hidden(spec)
-    links = [
-        Link(spec.in_channels, hidden, kernel),
-        Link(hidden, hidden, kernel),
-        Link(hidden, spec.out_channels, kernel),
+    shapes = [
+        ConvShape(spec.in_channels, hidden, kernel),
+        ConvShape(hidden, hidden, kernel),
+        ConvShape(hidden, spec.out_channels, kernel),
     ]
-    return ConvChain(spec, layers, links)
+    return ConvChain(spec, layers, shapes)

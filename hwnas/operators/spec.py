@@ -8,6 +8,7 @@ and the supernet. Whatever can be built can be traced and costed: a new kind nee
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -98,6 +99,21 @@ class OperatorSpec(BaseModel):
         return " ".join(parts)
 
 
+@dataclass(frozen=True, slots=True)
+class ConvShape:
+    """The sizes of one stride-1 'same' convolution; both sides of its kernel are odd."""
+
+    in_channels: int
+    out_channels: int
+    kernel: tuple[int, int]
+    groups: int = 1
+
+    @property
+    def padding(self) -> tuple[int, int]:
+        """Zeros on either side that keep height and width."""
+        return self.kernel[0] // 2, self.kernel[1] // 2
+
+
 class LayerFactory(Protocol):
     """Makes the two layers that operators consist of; what differs between float, quantised and searched networks."""
 
@@ -105,15 +121,8 @@ class LayerFactory(Protocol):
         """The activation before a convolution, quantising its output to ``spec.activation_bits``."""
         ...
 
-    def convolution(
-        self,
-        spec: OperatorSpec,
-        in_channels: int,
-        out_channels: int,
-        kernel: tuple[int, int],
-        groups: int = 1,
-    ) -> nn.Module:
-        """A stride-1 'same' convolution whose weights have ``spec.weight_bits``."""
+    def convolution(self, spec: OperatorSpec, shape: ConvShape) -> nn.Module:
+        """A convolution whose weights have ``spec.weight_bits``, with a bias where ``spec.bias`` says so."""
         ...
 
 
@@ -131,9 +140,9 @@ def register_operator(kind: str) -> Callable[[Builder], Builder]:
         ... def build(spec, layers):
         ...     return nn.Sequential(
         ...         layers.activation(spec),
-        ...         layers.convolution(spec, spec.in_channels, spec.out_channels, (1, 1)),
+        ...         layers.convolution(spec, ConvShape(spec.in_channels, spec.out_channels, (1, 1))),
         ...         layers.activation(spec),
-        ...         layers.convolution(spec, spec.out_channels, spec.out_channels, (1, 1)),
+        ...         layers.convolution(spec, ConvShape(spec.out_channels, spec.out_channels, (1, 1))),
         ...     )
         >>> from hwnas.cost_models import cost_model
         >>> spec = OperatorSpec(kind="doctest_pointwise_twice", in_channels=8, out_channels=4)

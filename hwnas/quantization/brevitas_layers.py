@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import islice
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from brevitas import config
@@ -25,50 +25,20 @@ from brevitas.quant import Int32Bias
 from torch import Tensor, nn
 
 from hwnas.errors import HwnasError
-from hwnas.operators.layers import FloatLayers, same_padding
-from hwnas.operators.spec import FLOAT_BITS, OperatorSpec
+from hwnas.operators.layers import FloatLayers
+from hwnas.operators.spec import FLOAT_BITS, ConvShape, OperatorSpec
 from hwnas.quantization.hwgq import HWGQ_STEP
 from hwnas.quantization.lsq import (
+    WeightStep,
     fake_quantise,
     integer_range,
-    lsq_gradient_scale,
-    lsq_initial_step,
+    lsq_quantise,
     mse_step,
     positive_step,
 )
 
 SAMPLED_VALUES = 8192
 """Values of a map that its step is chosen on: enough for a step, and cheap beside the convolutions."""
-
-
-class WeightStep(nn.Module):
-    """The learned steps of a convolution, started by LSQ's rule on the weights of the first forward.
-
-    ``value`` is zero until then, so that weights may still be loaded or initialised; zero is no step, and a
-    state saved that early comes back as not started.
-    """
-
-    def __init__(self, tracked_parameter_list: list[nn.Parameter], bit_width: int) -> None:
-        super().__init__()
-        weight = tracked_parameter_list[0]
-        self.bits = bit_width
-        self.started = False
-        self.value = nn.Parameter(weight.new_zeros(weight.shape[0], 1, 1, 1))
-
-    @torch.no_grad()
-    def start(self, steps: Tensor) -> None:
-        """Set the steps, [out_channels]."""
-        self.value.copy_(steps.view_as(self.value))
-        self.started = True
-
-    def forward(self, weight: Tensor, threshold: Tensor) -> Tensor:
-        if not self.started:
-            self.start(lsq_initial_step(weight, self.bits))
-        return positive_step(self.value)
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self.started = bool(self.value.any())
 
 
 class ActivationStep(nn.Module):
@@ -121,6 +91,7 @@ class _Quantise(nn.Module):
 
     def __init__(self, bit_width: int, signed: bool) -> None:
         super().__init__()
+        self.bits = bit_width
         self.low, self.high = integer_range(bit_width, signed)
 
     def forward(self, scale: Tensor, zero_point: Tensor, bit_width: Tensor, x: Tensor) -> Tensor:
@@ -128,8 +99,10 @@ class _Quantise(nn.Module):
 
 
 class _QuantiseWeight(_Quantise):
+    """`lsq_quantise` likewise."""
+
     def forward(self, scale: Tensor, zero_point: Tensor, bit_width: Tensor, x: Tensor) -> Tensor:
-        return fake_quantise(x, scale, self.low, self.high, lsq_gradient_scale(x, self.high))
+        return lsq_quantise(x, scale, self.bits)
 
 
 class _Quantiser(ExtendedInjector):
@@ -219,22 +192,15 @@ class BrevitasLayers:
         layer = kind(act_quant=quantiser, return_quant_tensor=_has_integer_bias(spec))
         return _keep_quantisers_on_load(layer)
 
-    def convolution(
-        self,
-        spec: OperatorSpec,
-        in_channels: int,
-        out_channels: int,
-        kernel: tuple[int, int],
-        groups: int = 1,
-    ) -> nn.Module:
+    def convolution(self, spec: OperatorSpec, shape: ConvShape) -> nn.Module:
         if spec.weight_bits == FLOAT_BITS:
-            return self._float.convolution(spec, in_channels, out_channels, kernel, groups)
+            return self._float.convolution(spec, shape)
         layer = QuantConv2d(
-            in_channels,
-            out_channels,
-            kernel,
-            padding=same_padding(kernel),
-            groups=groups,
+            shape.in_channels,
+            shape.out_channels,
+            shape.kernel,
+            padding=shape.padding,
+            groups=shape.groups,
             bias=spec.bias,
             weight_quant=_WeightQuantiser.let(bit_width=spec.weight_bits),
             bias_quant=Int32Bias if _has_integer_bias(spec) else None,

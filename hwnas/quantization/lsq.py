@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 MIN_STEP = 1e-8
 """Smallest step: keeps a channel of zeros from dividing by zero, and is far below any step that matters."""
@@ -99,7 +99,7 @@ def lsq_quantise(weight: Tensor, step: Tensor, bits: int) -> Tensor:
 
     Args:
         weight: [out_channels, ...].
-        step: [out_channels], learned; its absolute value counts.
+        step: one for each output channel, learned; its absolute value counts.
         bits: width, 2..8.
 
     Returns:
@@ -108,6 +108,42 @@ def lsq_quantise(weight: Tensor, step: Tensor, bits: int) -> Tensor:
     low, high = integer_range(bits, signed=True)
     per_channel = positive_step(step).view(-1, *[1] * (weight.dim() - 1))
     return fake_quantise(weight, per_channel, low, high, lsq_gradient_scale(weight, high))
+
+
+class WeightStep(nn.Module):
+    """The learned steps of a convolution, one per output channel, started by LSQ's rule in the first forward.
+
+    ``value`` is zero until then, so that weights may still be loaded or initialised; zero is no step, and a
+    state saved that early comes back as not started.
+
+    The names of the arguments, and the threshold that is not used, are those by which Brevitas injects them.
+
+    Args:
+        tracked_parameter_list: the weights, [out_channels, ...], alone.
+        bit_width: 2..8.
+    """
+
+    def __init__(self, tracked_parameter_list: list[nn.Parameter], bit_width: int) -> None:
+        super().__init__()
+        (weight,) = tracked_parameter_list
+        self.bits = bit_width
+        self.started = False
+        self.value = nn.Parameter(weight.new_zeros(weight.shape[0], *[1] * (weight.dim() - 1)))
+
+    @torch.no_grad()
+    def start(self, steps: Tensor) -> None:
+        """Set the steps, [out_channels]."""
+        self.value.copy_(steps.view_as(self.value))
+        self.started = True
+
+    def forward(self, weight: Tensor, threshold: Tensor | None = None) -> Tensor:
+        if not self.started:
+            self.start(lsq_initial_step(weight, self.bits))
+        return positive_step(self.value)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.started = bool(self.value.any())
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hwnas.errors import HwnasError
 from hwnas.networks import parse_wiring
-from hwnas.operators import FLOAT_BITS, OperatorSpec, build_operator
+from hwnas.operators import FLOAT_BITS, ConvShape, OperatorSpec, build_operator
 from hwnas.operators.layers import FloatLayers
 from hwnas.quantization.brevitas_layers import BrevitasLayers, calibrate, quantise_trained, uncalibrated
 from hwnas.quantization.hwgq import hwgq_quantise
@@ -30,7 +30,7 @@ def _spec(bits: int = 4, activation_bits: int | None = None, **changes) -> Opera
 
 def _convolution(bits: int, **changes) -> QuantConv2d:
     spec = _spec(bits, FLOAT_BITS, **changes)
-    return BrevitasLayers().convolution(spec, spec.in_channels, spec.out_channels, (3, 3), spec.groups)
+    return BrevitasLayers().convolution(spec, ConvShape(spec.in_channels, spec.out_channels, (3, 3), spec.groups))
 
 
 def _step(layer: nn.Module) -> nn.Parameter:
@@ -138,7 +138,7 @@ def test_a_learned_activation_starts_from_the_mean_of_its_first_batches_and_then
 def test_32_bits_are_plain_torch_layers() -> None:
     layers, spec = BrevitasLayers(), _spec(FLOAT_BITS)
     assert type(layers.activation(spec)) is nn.ReLU
-    assert type(layers.convolution(spec, 4, 6, (3, 3))) is nn.Conv2d
+    assert type(layers.convolution(spec, ConvShape(4, 6, (3, 3)))) is nn.Conv2d
 
 
 @pytest.mark.parametrize("activations", ["learned", "hwgq"])

@@ -9,8 +9,6 @@ from torch import Tensor
 from torch.autograd.function import Function, FunctionCtx
 from torch.nn import functional
 
-from hwnas.operators.layers import same_padding
-
 FEW = 4
 """Output channels up to which the weight gradient is turned round; oneDNN's blocks are twice as wide."""
 
@@ -25,7 +23,7 @@ class _FewOutputs(Function):
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return functional.conv2d(x, weight, padding=same_padding(_kernel(weight)))
+        return functional.conv2d(x, weight, padding=_padding(weight))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -45,7 +43,7 @@ class _FewOutputs(Function):
 
 def _gradients(grad: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, bool]) -> tuple[Tensor, Tensor]:
     """The gradients of a same-padded convolution of ``x`` with ``weight``; what is not wanted is undefined."""
-    padding = same_padding(_kernel(weight))
+    padding = _padding(weight)
     gradients: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
         grad, x, weight, None, (1, 1), padding, (1, 1), False, (0, 0), 1, (*wanted, False)
     )
@@ -65,8 +63,8 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int = 1) ->
     if few and groups == 1 and bias is None and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
         out: Tensor = _FewOutputs.apply(x, weight)
         return out
-    return functional.conv2d(x, weight, bias, padding=same_padding(_kernel(weight)), groups=groups)
+    return functional.conv2d(x, weight, bias, padding=_padding(weight), groups=groups)
 
 
-def _kernel(weight: Tensor) -> tuple[int, int]:
-    return weight.shape[2], weight.shape[3]
+def _padding(weight: Tensor) -> tuple[int, int]:
+    return weight.shape[2] // 2, weight.shape[3] // 2

@@ -2,8 +2,8 @@
 
 Candidates that are one convolution on the same map are one convolution together,
 ``sum_i a_i conv(W_i, x) = conv(sum_i a_i embed(W_i), x)``: small kernels padded into the largest, grouped ones placed
-into dense. Weight noise folds in exactly, since it is added to ``W_i``. What remains apart is what has a non-linearity
-inside.
+into dense. Weight noise folds in exactly, since it is added to ``W_i``. Candidates with a non-linearity inside are
+computed one by one, but read the same activated map, noise included, and take ``a_i`` into their last kernel.
 """
 
 from __future__ import annotations
@@ -53,6 +53,32 @@ def embed(weight: Tensor, groups: int, kernel: tuple[int, int]) -> Tensor:
 
 
 @dataclass(frozen=True)
+class _Kernel:
+    """What a convolution computes with in this forward, scaled."""
+
+    weight: Tensor
+    bias: Tensor | None
+    groups: int = 1
+
+    @classmethod
+    def of(cls, layer: nn.Module, scale: Tensor) -> _Kernel:
+        assert isinstance(layer, SearchConvolution | nn.Conv2d)
+        weight = layer.mixed_weight() if isinstance(layer, SearchConvolution) else layer.weight
+        return cls(scale * weight, None if layer.bias is None else scale * layer.bias, layer.groups)
+
+    @classmethod
+    def merged(cls, kernels: Sequence[_Kernel]) -> _Kernel:
+        """The one kernel that gives the sum of what all give."""
+        height, width = (max(kernel.weight.shape[side] for kernel in kernels) for side in (2, 3))
+        weights = [embed(kernel.weight, kernel.groups, (height, width)) for kernel in kernels]
+        biases = [kernel.bias for kernel in kernels if kernel.bias is not None]
+        return cls(torch.stack(weights).sum(0), torch.stack(biases).sum(0) if biases else None)
+
+    def convolve(self, x: Tensor) -> Tensor:
+        return convolve(x, self.weight, self.bias, self.groups)
+
+
+@dataclass(frozen=True)
 class _Branch:
     """Candidates that share a module: one operator at several widths."""
 
@@ -60,14 +86,6 @@ class _Branch:
     indices: tuple[int, ...]
     mixture: BitMixture
     activation: str
-
-    @property
-    def convolution(self) -> SearchConvolution | nn.Conv2d | None:
-        """Its only convolution, where it is just that and can be merged."""
-        if isinstance(self.operator, ConvChain) and len(self.operator.convolutions) == 1:
-            only = self.operator.convolutions[0]
-            return only if isinstance(only, SearchConvolution | nn.Conv2d) else None
-        return None
 
 
 @dataclass(frozen=True)
@@ -181,29 +199,22 @@ class MixedOperator(nn.Module):
 
     def _merged(self, stream: _Stream, importances: list[Tensor], x: Tensor) -> list[Tensor]:
         outs = []
-        groups: dict[str, list[tuple[Tensor, _Branch, SearchConvolution | nn.Conv2d]]] = {}
+        activated: dict[str, Tensor] = {}
+        single: dict[str, list[_Kernel]] = {}
         for a, branch in zip(importances, stream.branches, strict=True):
-            convolution = branch.convolution
-            if convolution is None:
-                outs.append(a * branch.operator(x))
+            chain = branch.operator
+            if not isinstance(chain, ConvChain):
+                outs.append(a * chain(x))
+                continue
+            kind = branch.activation
+            if kind not in activated:
+                activated[kind] = chain.activations[0](x)
+            last = _Kernel.of(chain.convolutions[-1], a)
+            if len(chain.convolutions) == 1:
+                single.setdefault(kind, []).append(last)
             else:
-                groups.setdefault(branch.activation, []).append((a, branch, convolution))
-        for together in groups.values():
-            kernel = (
-                max(c.weight.shape[2] for _, _, c in together),
-                max(c.weight.shape[3] for _, _, c in together),
-            )
-            weight, bias = None, None
-            for a, _, c in together:
-                part = embed(a * (c.mixed_weight() if isinstance(c, SearchConvolution) else c.weight), c.groups, kernel)
-                weight = part if weight is None else weight + part
-                if c.bias is not None:
-                    bias = a * c.bias if bias is None else bias + a * c.bias
-            first = together[0][1].operator
-            assert isinstance(first, ConvChain) and weight is not None
-            activated = first.activations[0](x)
-            outs.append(convolve(activated, weight, bias))
-        return outs
+                outs.append(last.convolve(chain.last_map(activated[kind])))
+        return outs + [_Kernel.merged(kernels).convolve(activated[kind]) for kind, kernels in single.items()]
 
     def _chosen(self, x: Tensor, choice: int) -> Tensor:
         for stream in self._streams:

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from hwnas.operators import FLOAT_BITS, OperatorSpec
+from hwnas.operators import FLOAT_BITS, ConvShape, OperatorSpec
+from hwnas.operators.layers import FloatLayers
 from hwnas.quantization.hwgq import hwgq_quantise
-from hwnas.quantization.lsq import lsq_initial_step, lsq_quantise
+from hwnas.quantization.lsq import WeightStep, lsq_quantise
 from hwnas.searches.quantnas.convolve import convolve
 from hwnas.searches.quantnas.noise import NoiseSource, activate_with_noise
 
@@ -54,20 +55,15 @@ def _round_to(x: Tensor, step: Tensor) -> Tensor:
 class SearchConvolution(nn.Module, ABC):
     """A convolution with mixed weights; subclasses say how they are mixed."""
 
-    def __init__(
-        self,
-        spec: OperatorSpec,
-        in_channels: int,
-        out_channels: int,
-        kernel: tuple[int, int],
-        groups: int,
-        mixture: BitMixture,
-    ) -> None:
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, spec: OperatorSpec, shape: ConvShape, mixture: BitMixture) -> None:
         super().__init__()
         self.mixture = mixture
-        self.groups = groups
+        self.groups = shape.groups
         # Initialised as torch initialises its own convolutions.
-        reference = nn.Conv2d(in_channels, out_channels, kernel, groups=groups, bias=spec.bias)
+        reference = FloatLayers().convolution(spec, shape)
         self.weight = reference.weight
         self.bias = reference.bias
 
@@ -82,17 +78,8 @@ class SearchConvolution(nn.Module, ABC):
 class NoiseConvolution(SearchConvolution):
     """``W + sum_b a_b (D_b / 2) z`` with ``D_b = range / (2^b - 1)`` for each output channel; clean in evaluation."""
 
-    def __init__(
-        self,
-        spec: OperatorSpec,
-        in_channels: int,
-        out_channels: int,
-        kernel: tuple[int, int],
-        groups: int,
-        mixture: BitMixture,
-        noise: NoiseSource,
-    ) -> None:
-        super().__init__(spec, in_channels, out_channels, kernel, groups, mixture)
+    def __init__(self, spec: OperatorSpec, shape: ConvShape, mixture: BitMixture, noise: NoiseSource) -> None:
+        super().__init__(spec, shape, mixture)
         self.noise = noise
 
     def mixed_weight(self) -> Tensor:
@@ -129,29 +116,13 @@ class NoiseActivation(nn.Module):
 class SharedConvolution(SearchConvolution):
     """``sum_b a_b Q(W, b)`` with LSQ steps of its own for each width and output channel."""
 
-    def __init__(
-        self,
-        spec: OperatorSpec,
-        in_channels: int,
-        out_channels: int,
-        kernel: tuple[int, int],
-        groups: int,
-        mixture: BitMixture,
-    ) -> None:
-        super().__init__(spec, in_channels, out_channels, kernel, groups, mixture)
-        self.steps = nn.ParameterDict(
-            {str(b): nn.Parameter(lsq_initial_step(self.weight.detach(), b)) for b in mixture.widths if b != FLOAT_BITS}
-        )
-
-    @torch.no_grad()
-    def restart_steps(self) -> None:
-        """Fit the steps to the weights as they are now."""
-        for bits, step in self.steps.items():
-            step.copy_(lsq_initial_step(self.weight, int(bits)))
+    def __init__(self, spec: OperatorSpec, shape: ConvShape, mixture: BitMixture) -> None:
+        super().__init__(spec, shape, mixture)
+        self.steps = nn.ModuleDict({str(b): WeightStep([self.weight], b) for b in mixture.widths if b != FLOAT_BITS})
 
     def mixed_weight(self) -> Tensor:
         versions = [
-            self.weight if b == FLOAT_BITS else lsq_quantise(self.weight, self.steps[str(b)], b)
+            self.weight if b == FLOAT_BITS else lsq_quantise(self.weight, self.steps[str(b)](self.weight), b)
             for b in self.mixture.widths
         ]
         return _mix(versions, self.mixture)
@@ -188,15 +159,8 @@ class NoiseLayers:
     def activation(self, spec: OperatorSpec) -> nn.Module:
         return NoiseActivation(spec, self.activations, self.noise)
 
-    def convolution(
-        self,
-        spec: OperatorSpec,
-        in_channels: int,
-        out_channels: int,
-        kernel: tuple[int, int],
-        groups: int = 1,
-    ) -> nn.Module:
-        return NoiseConvolution(spec, in_channels, out_channels, kernel, groups, self.weights, self.noise)
+    def convolution(self, spec: OperatorSpec, shape: ConvShape) -> nn.Module:
+        return NoiseConvolution(spec, shape, self.weights, self.noise)
 
 
 class SharedLayers:
@@ -209,12 +173,5 @@ class SharedLayers:
     def activation(self, spec: OperatorSpec) -> nn.Module:
         return SharedActivation(spec, self.activations)
 
-    def convolution(
-        self,
-        spec: OperatorSpec,
-        in_channels: int,
-        out_channels: int,
-        kernel: tuple[int, int],
-        groups: int = 1,
-    ) -> nn.Module:
-        return SharedConvolution(spec, in_channels, out_channels, kernel, groups, self.weights)
+    def convolution(self, spec: OperatorSpec, shape: ConvShape) -> nn.Module:
+        return SharedConvolution(spec, shape, self.weights)

@@ -11,7 +11,6 @@ from hwnas.networks.wiring import Slot
 from hwnas.operators.initialise import initialise
 from hwnas.searches.quantnas.mixed_operator import MixedOperator, Quantization
 from hwnas.searches.quantnas.noise import NoiseSource
-from hwnas.searches.quantnas.search_layers import SharedConvolution
 from hwnas.spaces.space import SearchSpace
 
 
@@ -35,9 +34,6 @@ class Supernet(nn.Module):
             mixed = MixedOperator(space.choices[slot.name], quantization, self.noise, merge)
             for candidate in mixed.operators:
                 initialise(candidate, slot.start)
-                for layer in candidate.modules():
-                    if isinstance(layer, SharedConvolution):
-                        layer.restart_steps()
             self._mixed[slot.name].append(mixed)
             return mixed
 
