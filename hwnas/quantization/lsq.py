@@ -123,7 +123,7 @@ class WeightStep(nn.Module):
         bit_width: 2..8.
     """
 
-    def __init__(self, tracked_parameter_list: list[nn.Parameter], bit_width: int) -> None:
+    def __init__(self, tracked_parameter_list: list[Tensor], bit_width: int) -> None:
         super().__init__()
         (weight,) = tracked_parameter_list
         self.bits = bit_width
