@@ -20,6 +20,7 @@ from hwnas.training.settings import TrainSettings
 
 PRESETS = ("tiny", "small", "paper")
 DEFAULT_PRESET = "tiny"
+DEFAULT_ALGORITHM = "quantnas"
 
 
 class RunConfig(BaseModel):
@@ -40,7 +41,7 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    algorithm: str = "quantnas"
+    algorithm: str = DEFAULT_ALGORITHM
     target: str = "cpu"
     budgets: tuple[str, ...] = ()
     input_size: str | None = None
@@ -54,7 +55,7 @@ class RunConfig(BaseModel):
     @field_validator("search", mode="before")
     @classmethod
     def _settings_of_the_algorithm(cls, value: Any, info: ValidationInfo) -> BaseModel:
-        return SEARCHES[info.data.get("algorithm", "quantnas")].Settings.model_validate(value)
+        return SEARCHES[info.data.get("algorithm", DEFAULT_ALGORITHM)].Settings.model_validate(value)
 
     def save(self, path: Path) -> None:
         """Write the settings as YAML, atomically."""
@@ -62,7 +63,7 @@ class RunConfig(BaseModel):
 
 
 def load_preset(name: str) -> dict[str, Any]:
-    """The settings of a preset, nested as in `RunConfig`.
+    """The settings of a preset, nested as in `RunConfig`; those of searches stand under ``searches`` by algorithm.
 
     Raises:
         UsageError: for an unknown name.
@@ -127,11 +128,19 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
 def make_config(layers: Sequence[Mapping[str, Any]]) -> RunConfig:
     """The settings that the layers give together.
 
+    Args:
+        layers: nested as in `RunConfig`, the later on top. ``searches`` holds what a layer has to say of any algorithm,
+            beneath what all say of ``search``.
+
     Raises:
         UsageError: naming the setting that is wrong.
     """
+    merged = merge(*layers)
+    searches = merged.pop("searches", {})
+    algorithm = str(merged.get("algorithm", DEFAULT_ALGORITHM))
+    of_the_algorithm = searches.get(algorithm, {}) if isinstance(searches, Mapping) else {}
     try:
-        return RunConfig.model_validate(merge({"search": {}}, *layers))
+        return RunConfig.model_validate(merge({"search": of_the_algorithm}, merged))
     except ValidationError as error:
         problem = error.errors()[0]
         if problem["type"] == "extra_forbidden":
@@ -142,7 +151,7 @@ def make_config(layers: Sequence[Mapping[str, Any]]) -> RunConfig:
 def _unknown_setting(where: list[str]) -> str:
     """Names the settings there are, and the likeliest one first."""
     *parents, name = where
-    there: Any = RunConfig(search=SEARCHES[RunConfig.model_fields["algorithm"].default].Settings()).model_dump()
+    there: Any = RunConfig(search=SEARCHES[DEFAULT_ALGORITHM].Settings()).model_dump()
     for part in parents:
         there = there.get(part, {})
     guess = get_close_matches(name, there, n=1)

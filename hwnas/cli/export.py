@@ -12,9 +12,9 @@ from hwnas.cli import options
 
 def export(
     network: Annotated[str, typer.Argument(metavar="RUN", help="A run that has been trained.")],
-    fp32: Annotated[bool, typer.Option("--fp32", help="In float.")] = False,
-    int8: Annotated[bool, typer.Option("--int8", help="Every convolution in 8-bit integers.")] = False,
-    mixed: Annotated[bool, typer.Option("--mixed", help="Each layer at the bits it was trained at.")] = False,
+    fp32: Annotated[bool, options.flag("--fp32", "In float.")] = False,
+    int8: Annotated[bool, options.flag("--int8", "Every convolution in 8-bit integers.")] = False,
+    mixed: Annotated[bool, options.flag("--mixed", "Each layer at the bits it was trained at.")] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where to write.", show_default="RUN/model.onnx")
     ] = None,

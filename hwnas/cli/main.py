@@ -34,7 +34,9 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def hwnas(
-    version: bool = typer.Option(False, "--version", help="Print the version.", callback=_print_version, is_eager=True),
+    version: bool = typer.Option(
+        False, "--version", help="Print the version.", metavar="", callback=_print_version, is_eager=True
+    ),
 ) -> None:
     """Find, train, quantise and export the best super-resolution network for a device and a budget."""
 

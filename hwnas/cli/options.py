@@ -13,12 +13,18 @@ import typer
 if TYPE_CHECKING:
     from hwnas.config import RunConfig
 
-Target = Annotated[str | None, typer.Option("--target", help="Device the network is for.")]
+
+def flag(name: str, help: str) -> Any:
+    """A switch; typer would show ``<bool>`` beside it, as if it took a value."""
+    return typer.Option(name, help=help, metavar="")
+
+
+Target = Annotated[str | None, typer.Option("--target", help="Device the network is for: cpu.", show_default="cpu")]
 Budget = Annotated[
     list[str] | None,
     typer.Option("--budget", help="Upper bound: 5GBitOps, 30GFLOPs@256x256, 300KParams. Repeat for several."),
 ]
-Algorithm = Annotated[str | None, typer.Option("--algorithm", help="Search algorithm.")]
+Algorithm = Annotated[str | None, typer.Option("--algorithm", help="Search: quantnas.", show_default="quantnas")]
 Data = Annotated[
     str | None,
     typer.Option("--data", help="Photographs: a folder, 'bundled' or 'div2k'.", show_default="bundled"),
@@ -28,7 +34,7 @@ Preset = Annotated[
     str | None, typer.Option("--preset", help="tiny (minutes on a CPU), small or paper.", show_default="tiny")
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder of the run.", show_default="runs/NAME")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out from its last epoch.")]
+Resume = Annotated[bool, flag("--resume", "Go on with the run in --out from its last epoch.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.", show_default="0")]
 InputSize = Annotated[
     str | None,
@@ -38,10 +44,8 @@ Space = Annotated[str | None, typer.Option("--space", help="Search space: quantn
 Bits = Annotated[str | None, typer.Option("--bits", help="Bit widths to choose from: 4,8. Any of 2 to 8, and 32.")]
 Cells = Annotated[int | None, typer.Option("--cells", help="How often the cell is repeated.", show_default="3")]
 Channels = Annotated[int | None, typer.Option("--channels", help="Width of the network.", show_default="36")]
-Adadm = Annotated[bool | None, typer.Option("--adadm/--no-adadm", help="AdaDM residuals.")]
-Bicubic = Annotated[
-    bool | None, typer.Option("--bicubic/--no-bicubic", help="Add the bicubic enlargement to the output.")
-]
+Adadm = Annotated[bool | None, flag("--adadm/--no-adadm", "AdaDM residuals.")]
+Bicubic = Annotated[bool | None, flag("--bicubic/--no-bicubic", "Add the bicubic enlargement to the output.")]
 Quantization = Annotated[
     str | None, typer.Option("--quantization", help="How widths are searched: noise, shared or independent.")
 ]
@@ -54,7 +58,7 @@ Activations = Annotated[
 ]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file of settings.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Any setting: --set train.epochs=50. Repeat for several.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout and nothing else there.")]
+Json = Annotated[bool, flag("--json", "One JSON object on stdout and nothing else there.")]
 
 
 Layers = tuple[dict[str, Any], ...]

@@ -36,10 +36,12 @@ def upscale(
     from hwnas.cli.console import progress
     from hwnas.cli.resolve import resolve_enlarger
     from hwnas.data.images import find_images, read_image, write_image
-    from hwnas.errors import UsageError
+    from hwnas.errors import HwnasError, UsageError
     from hwnas.tiling import upscale_tiled
 
     enlarger = resolve_enlarger(network, scale)
+    if not source.exists():
+        raise UsageError(f"there is no image or folder {source}; check the path")
     context = enlarger.overlap if overlap is None else overlap
     if source.is_dir():
         jobs = [(path, destination / f"{path.stem}.png") for path in find_images(source)]
@@ -52,10 +54,20 @@ def upscale(
         raise UsageError(f"images in {source} differ in their endings only; rename them")
     if {out.resolve() for _, out in jobs} & {path.resolve() for path, _ in jobs}:
         raise UsageError(f"{destination} would replace what is to be enlarged; write elsewhere")
+    unreadable = []
     with progress() as tell:
         bar = tell.task("enlarging", len(jobs))
         for path, out in jobs:
-            image = read_image(path)
+            try:
+                image = read_image(path)
+            except HwnasError as error:
+                if not source.is_dir():
+                    raise
+                # The others are worth having.
+                unreadable.append(path)
+                tell.say(f"left out: {error}")
+                bar.advance()
+                continue
             # An AdaDM that is not frozen looks at the whole image: its tiles would not fit together.
             if tile and context is not None:
                 enlarged = upscale_tiled(enlarger.upscaler, image, enlarger.scale, tile, context)
@@ -65,3 +77,9 @@ def upscale(
             height, width = enlarged.shape[:2]
             bar.advance()
             tell.say(f"{out}: {width}x{height}")
+    if unreadable:
+        names = ", ".join(path.name for path in unreadable[:3])
+        raise HwnasError(
+            f"{len(unreadable)} of {len(jobs)} images in {source} could not be read ({names}"
+            f"{', ...' if len(unreadable) > 3 else ''}); the others are in {destination}"
+        )

@@ -37,12 +37,13 @@ def find_images(folder: Path) -> list[Path]:
     """The image files directly inside ``folder``, sorted by name; hidden files do not count.
 
     Raises:
-        HwnasError: if ``folder`` is missing, is not a folder, cannot be listed or holds no image.
+        UsageError: if ``folder`` is missing or is not a folder.
+        HwnasError: if it cannot be listed or holds no image.
     """
     if not folder.exists():
-        raise HwnasError(f"there is no folder {folder}; check the path")
+        raise UsageError(f"there is no folder {folder}; check the path")
     if not folder.is_dir():
-        raise HwnasError(f"{folder} is not a folder; give the folder that holds the images")
+        raise UsageError(f"{folder} is not a folder; give the folder that holds the images")
     try:
         files = sorted(folder.iterdir())
     except OSError as error:

@@ -55,6 +55,11 @@ class Answer:
         assert "a bug" not in last
         return last
 
+    def only_error(self, code: int) -> str:
+        """The error line of a command that failed with ``code`` and said nothing else."""
+        assert len(self.err.splitlines()) == 1, self.err
+        return self.error(code)
+
 
 class Hwnas(Protocol):
     """A command of hwnas: arguments in, what it answers out."""
@@ -122,6 +127,18 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i, (y, x) in enumerate(CORNERS):
         Image.fromarray(data.astronaut()[y : y + 96, x : x + 96]).save(folder / f"{i}.png")
     return folder
+
+
+@pytest.fixture
+def folder(photographs: Path, tmp_path: Path) -> Path:
+    """The photographs, to be spoiled."""
+    return Path(shutil.copytree(photographs, tmp_path / "folder"))
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Where a run would be."""
+    return tmp_path / "out"
 
 
 @pytest.fixture(scope="session")

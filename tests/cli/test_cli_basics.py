@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 import hwnas as package
+from hwnas.devices.target import target_names
+from hwnas.searches import SEARCHES
 
 COMMANDS = ("run", "search", "train", "evaluate", "export", "cost", "upscale")
 SCRIPT = Path(sys.executable).with_name("hwnas")
@@ -66,6 +68,18 @@ def test_every_option_shown_in_an_example_exists(hwnas: Any, command: str) -> No
     shown = {word for word in commands.split() if word.startswith("-")}
     known = {word.strip(",") for word in options.split() if word.startswith("-")}
     assert shown <= known
+
+
+def test_the_help_says_which_targets_and_searches_there_are(hwnas: Any) -> None:
+    text = " ".join(hwnas("search", "--help").out.replace("│", " ").split())
+    assert f"Device the network is for: {', '.join(target_names())}." in text
+    assert f"Search: {', '.join(sorted(SEARCHES))}." in text
+
+
+def test_a_switch_is_not_shown_as_if_it_took_a_value(hwnas: Any) -> None:
+    lines = [line for command in COMMANDS for line in hwnas(command, "--help").out.splitlines()]
+    # The switch --help itself is typer's.
+    assert not [line for line in lines if "<bool>" in line and "--help" not in line]
 
 
 def test_without_a_command_the_help_is_shown(hwnas: Any) -> None:

@@ -1,0 +1,80 @@
+"""Where a run or an export is to be written: folders in use, places that cannot be written, full disks."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BUDGET = ("--budget", "50MBitOps")
+FAILURE, USAGE = 1, 2
+
+
+def test_a_folder_of_other_files_is_left_alone(hwnas: Any, tiny: tuple[str, ...], out: Path) -> None:
+    out.mkdir()
+    (out / "thesis.txt").write_text("precious")
+    for resume in ((), ("--resume",)):
+        answer = hwnas("search", *tiny, *BUDGET, "--out", out, *resume)
+        assert "is not a run of hwnas; choose another --out" in answer.only_error(USAGE)
+    assert [path.name for path in out.iterdir()] == ["thesis.txt"]
+
+
+def test_a_run_is_not_begun_again_without_being_asked(hwnas: Any, tiny: tuple[str, ...], run: Path) -> None:
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    for command in ("search", "run"):
+        assert "--resume" in hwnas(command, *tiny, *BUDGET, "--out", run).only_error(USAGE)
+    assert "--resume" in hwnas("train", run).only_error(USAGE)
+    assert "--resume" in hwnas("train", "espcn", "--out", run).only_error(USAGE)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_place_that_cannot_be_written_is_named(hwnas: Any, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a regular file")
+    answer = hwnas("search", *tiny, *BUDGET, "--out", tmp_path / "file" / "run")
+    assert "cannot create" in answer.only_error(FAILURE)
+    assert (tmp_path / "file").read_text() == "a regular file"
+
+
+def test_an_export_that_cannot_be_written_is_named(hwnas: Any, finished: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a regular file")
+    answer = hwnas("export", finished.path, "-o", tmp_path / "file" / "model.onnx")
+    assert "cannot write" in answer.only_error(FAILURE)
+
+
+def test_a_model_that_computes_something_else_is_refused_and_removed(
+    hwnas: Any, espcn: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hwnas.exporters import deploy, parity
+
+    monkeypatch.setattr(deploy, "QUANTISED_TOLERANCE", parity.Tolerance(mean=-1, maximum=-1))
+    answer = hwnas("export", espcn.path, "--mixed", "-o", tmp_path / "model.onnx")
+    assert "does not compute what the network computes" in answer.only_error(FAILURE)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system that 24 kB fill."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24k", "none", disk], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("needs a small file system of its own, and may not mount one")
+    yield disk
+    subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_a_full_disk_is_named_and_leaves_nothing_half_written(
+    hwnas: Any, tiny: tuple[str, ...], finished: Any, full_disk: Path
+) -> None:
+    answer = hwnas("export", finished.path, "-o", full_disk / "model.onnx")
+    message = answer.only_error(FAILURE)
+    assert "No space left on device" in message
+    assert list(full_disk.iterdir()) == []
+    answer = hwnas("search", *tiny, *BUDGET, "--out", full_disk / "run")
+    assert "No space left on device" in answer.error(FAILURE)
+    assert not list(full_disk.rglob(".*")), "temporary files stay behind"
+    assert not (full_disk / "run" / "architecture.json").exists()

@@ -1,0 +1,122 @@
+"""Files that are whole or not there, on a disk that is full too."""
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hwnas.errors import HwnasError
+from hwnas.files import atomic_path, write_text
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_finished_file_replaces_the_old_one_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    write_text(path, "new: ü")
+    assert path.read_text(encoding="utf-8") == "new: ü"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_the_folder_is_made_and_the_temporary_file_keeps_the_suffix(tmp_path: Path) -> None:
+    path = tmp_path / "some" / "folder" / "image.png"
+    with atomic_path(path) as temporary:
+        assert temporary.suffix == ".png" and temporary.parent == path.parent
+        assert not path.exists()
+        temporary.write_bytes(b"png")
+    assert names(path.parent) == ["image.png"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_error_in_the_block_keeps_the_old_file_and_leaves_no_temporary_one(
+    error: type[BaseException], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(error), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise error
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_a_new_file_has_the_permissions_of_any_other(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("")
+    write_text(tmp_path / "atomic", "")
+    assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_what_cannot_be_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HwnasError, match=r"cannot write .*file/a\.txt: .*choose another folder"):
+        write_text(tmp_path / "file" / "a.txt", "text")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(HwnasError, match=r"cannot write .*folder: "):
+        write_text(tmp_path / "folder", "text")
+    assert names(tmp_path) == ["file", "folder"]
+
+
+WRITE = """
+import sys
+from pathlib import Path
+from hwnas.errors import HwnasError
+from hwnas.files import write_text
+try:
+    write_text(Path(sys.argv[1]), "x" * 1_000_000)
+except HwnasError as error:
+    print(error)
+    sys.exit(7)
+"""
+
+
+def write_a_megabyte(path: Path, prefix: tuple[str, ...] = (), largest: int | None = None) -> str:
+    """What a process prints that tries to; it must fail with `HwnasError`."""
+
+    def limit() -> None:
+        assert largest is not None
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
+
+    done = subprocess.run(
+        [*prefix, sys.executable, "-c", WRITE, str(path)],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        preexec_fn=limit if largest else None,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 7, done.stderr
+    return done.stdout
+
+
+def test_a_file_larger_than_allowed_keeps_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    message = write_a_megabyte(path, largest=100_000)
+    assert f"cannot write {path}: File too large; free some space or choose another folder" in message
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_a_full_disk_keeps_the_old_file(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("a disk of 256 kB takes the right to mount one")
+    try:
+        path = disk / "a.txt"
+        path.write_text("old")
+        message = write_a_megabyte(path)
+        assert f"cannot write {path}: No space left on device; free some space" in message
+        assert path.read_text() == "old"
+        assert names(disk) == ["a.txt"]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
