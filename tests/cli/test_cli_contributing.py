@@ -1,0 +1,50 @@
+"""The examples of CONTRIBUTING.md, as they stand there, work from the command line."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hwnas.architecture import load_architecture
+from hwnas.cost_models import COST_MODELS, cost_model
+from hwnas.operators import OPERATORS, OperatorSpec, build_operator
+from hwnas.operators.layers import FloatLayers
+from hwnas.searches import SEARCHES
+
+PAGE = Path(__file__).parents[2] / "CONTRIBUTING.md"
+REGISTERED = ((OPERATORS, "bottleneck"), (COST_MODELS, "traffic"), (SEARCHES, "random"))
+
+
+@pytest.fixture
+def contributed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Everything that the page defines, in one module."""
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    (tmp_path / "contributed.py").write_text("\n\n".join(blocks), encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("contributed")
+    yield
+    for registry, name in REGISTERED:
+        registry.remove(name)
+    del sys.modules["contributed"]
+
+
+@pytest.mark.usefixtures("contributed")
+def test_the_operator_is_built_and_costed() -> None:
+    spec = OperatorSpec(kind="bottleneck", in_channels=8, hidden=4, out_channels=6)
+    assert sum(p.numel() for p in build_operator(spec, FloatLayers()).parameters()) == 8 * 4 + 4 * 4 * 9 + 4 * 6
+    assert cost_model("flops").operator_cost(spec, (10, 10)) == 100 * (8 * 4 + 4 * 4 * 9 + 4 * 6)
+
+
+@pytest.mark.usefixtures("contributed")
+def test_the_search_meets_a_budget_of_the_cost_model(hwnas: Any, photographs: Path, out: Path) -> None:
+    command = ("search", "--algorithm", "random", "--data", photographs, "--cells", "1", "--channels", "6")
+    answer = hwnas(*command, "--budget", "2.2MTrafficBits", "--out", out, "--json")
+    assert answer.code == 0, answer.err
+    costs = cost_model("traffic").architecture_cost(load_architecture(out / "architecture.json"))
+    assert 1.8e6 < costs.value <= 2.2e6
