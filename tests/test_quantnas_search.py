@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -76,6 +77,16 @@ class Step:
     images: frozenset[int] | None
 
 
+class Listener(Silent):
+    """Keeps the lines it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
 @dataclass(frozen=True)
 class Searched:
     """A search that is over."""
@@ -84,6 +95,7 @@ class Searched:
     steps: list[Step]
     draws: list[Draw]
     run: RunDirectory
+    said: list[str]
 
     def of(self, parameters: str) -> list[Step]:
         """The steps of one optimiser."""
@@ -155,6 +167,7 @@ def search(
     assert isinstance(pairs, RecordedPairs)
     fields = {"epochs": 2, "steps_per_epoch": 2, "batch": 2, "crop": 8, "front_points": 2} | settings
     run = RunDirectory.create(path, resume=False) if not path.exists() else RunDirectory(path)
+    listener = Listener()
     task = SearchTask(
         space=space,
         budgets=budgets,
@@ -162,11 +175,11 @@ def search(
         settings=QuantNASSettings.model_validate(fields),
         seed=0,
         run=run,
-        progress=Silent(),
+        progress=listener,
     )
     with every_step_noted(pairs) as steps:
         result = QuantNAS().run(task)
-    return Searched(result, steps, pairs.draws, run)
+    return Searched(result, steps, pairs.draws, run, listener.lines)
 
 
 def test_the_weights_learn_from_one_half_of_the_images_and_the_alphas_from_the_other(tmp_path: Path) -> None:
@@ -490,6 +503,27 @@ def test_a_point_of_the_front_is_judged_at_its_widths(tmp_path: Path) -> None:
         assert point.psnr == pytest.approx(validation_psnr(rounded), abs=0.01)
         lost.append(validation_psnr(clean) - point.psnr)
     assert len(lost) > 1 and max(map(abs, lost)) > 0.1
+
+
+@pytest.mark.parametrize("spoiled", [False, True])
+def test_a_cheaper_point_that_the_supernet_rates_higher_is_pointed_out(tmp_path: Path, spoiled: bool) -> None:
+    space = small_space(bicubic=True)
+
+    def prefers_what_makes_noise(supernet: Supernet) -> None:
+        for layer, alpha in zip(supernet.layers, supernet.alphas, strict=True):
+            alpha.copy_(torch.tensor([float(spec.kernel == 5) for spec in space.choices[layer]]))
+        for name, parameter in supernet.named_parameters():
+            if spoiled and ".upsample." in name and parameter.shape[-1] == 5:
+                parameter.mul_(1000)
+
+    derived, _ = derived_from(tmp_path / "run", space, prefers_what_makes_noise, points=6)
+    remarks = [line for line in derived.said if "costs less than the most probable choice" in line]
+    assert len(remarks) == spoiled
+    if spoiled:
+        best = max(derived.result.front, key=lambda point: point.psnr)
+        assert remarks[0].startswith(best.architecture.name)
+        file = re.search("`hwnas train (.*)`", remarks[0])
+        assert file and Path(file[1]) == derived.run.front_architecture(derived.result.front.index(best))
 
 
 def of_all(rows: Sequence[Sequence[float]]) -> np.ndarray:

@@ -19,6 +19,8 @@ from hwnas.searches.quantnas.supernet import Supernet
 from hwnas.training.common import seed_epoch
 
 RECALIBRATION_BATCHES = 8
+REMARKABLE = 0.1
+"""dB between two estimates of one supernet that are worth a second training."""
 
 
 def derive_result(task: SearchTask, supernet: Supernet, primary: Budget, settings: QuantNASSettings) -> SearchResult:
@@ -57,6 +59,13 @@ def derive_result(task: SearchTask, supernet: Supernet, primary: Budget, setting
             raise HwnasError(
                 f"the derived architecture costs {best.costs[budget.metric]} of {budget}; please report this"
             )
+    better = max(front[: front.index(best) + 1], key=lambda candidate: candidate.psnr)
+    if better.psnr > best.psnr + REMARKABLE:
+        file = task.run.front_architecture(front.index(better))
+        task.progress.say(
+            f"{better.architecture.name} costs less than the most probable choice, and the supernet rates it "
+            f"{better.psnr - best.psnr:.2f} dB higher; to find out, `hwnas train {file}` as well"
+        )
     return SearchResult(best.architecture, tuple(front))
 
 
