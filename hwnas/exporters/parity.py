@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from hwnas.errors import HwnasError
 from hwnas.exporters.runtime import open_session, run_network
+from hwnas.networks.bicubic import bicubic
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +91,7 @@ def check_parity(network: nn.Module, model_path: Path, crops: Sequence[Tensor], 
                 )
             difference = np.abs(expected.astype(np.float64) - found) * 255
             total += float(difference.sum())
-            added += float(np.abs(expected - _bicubic(crop, expected.shape[2] // crop.shape[2])).sum()) * 255
+            added += float(np.abs(expected - bicubic(crop, expected.shape[2] // crop.shape[2]).numpy()).sum()) * 255
             count += difference.size
             maximum = max(maximum, float(difference.max()))
     finally:
@@ -107,8 +106,3 @@ def check_parity(network: nn.Module, model_path: Path, crops: Sequence[Tensor], 
             f"(allowed: {allowed:.2g} and {tolerance.maximum:g})"
         )
     return report
-
-
-def _bicubic(x: Tensor, scale: int) -> NDArray[np.float32]:
-    enlarged: NDArray[np.float32] = functional.interpolate(x, scale_factor=float(scale), mode="bicubic").numpy()
-    return enlarged

@@ -87,7 +87,8 @@ class SRResNetWiring(Wiring):
             resolution *= factor
         ends = [Slot("hr", c, c, resolution), Slot("tail", c, 3, resolution)]
         slots = (Slot("head", 3, c), *blocks, *ups, *ends)
-        return detail_slots(slots, pixels="tail") if self.bicubic else slots
+        branches = [f"block.{i}.1" for i in range(self.blocks)]
+        return detail_slots(slots, pixels="tail", branches=branches) if self.bicubic else slots
 
     def build(self, make: MakeOperator) -> nn.Module:
         slots = {slot.name: slot for slot in self.slots}

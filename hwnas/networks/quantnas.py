@@ -56,7 +56,7 @@ class QuantNASWiring(Wiring):
             Slot("tail.0", 3, c, resolution=self.scale),
             Slot("tail.1", c, 3, resolution=self.scale),
         )
-        return detail_slots(slots, pixels="upsample") if self.bicubic else slots
+        return detail_slots(slots, pixels="upsample", branches=["body.1", "skip"]) if self.bicubic else slots
 
     def build(self, make: MakeOperator) -> nn.Module:
         slots = {slot.name: slot for slot in self.slots}

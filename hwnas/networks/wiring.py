@@ -42,16 +42,17 @@ class Slot:
     start: Start = "torch"
 
 
-def detail_slots(slots: Iterable[Slot], pixels: str) -> tuple[Slot, ...]:
+def detail_slots(slots: Iterable[Slot], pixels: str, branches: Iterable[str] = ()) -> tuple[Slot, ...]:
     """The slots of a network that adds detail to an enlargement, each with its start.
 
     Args:
         slots: in the order of computation; the first reads the image.
         pixels: name of the slot that makes the pixels.
+        branches: names of the slots that end one of many residual branches.
     """
     first, *rest = slots
-    starts = (replace(slot, start="pixels" if slot.name == pixels else "features") for slot in rest)
-    return (replace(first, start="detail"), *starts)
+    starts: dict[str, Start] = {pixels: "pixels", **dict.fromkeys(branches, "branch")}
+    return (replace(first, start="detail"), *(replace(slot, start=starts.get(slot.name, "features")) for slot in rest))
 
 
 MakeOperator = Callable[[Slot], "nn.Module"]

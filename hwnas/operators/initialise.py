@@ -1,9 +1,10 @@
 """How convolutions start, where a network only adds detail to a bicubic enlargement.
 
-Convolutions without biases, ReLUs before them and a target of zero mean have a trap: brightness, which is always
-positive, lets the trunk drift to where every ReLU is shut and the output zero, and short trainings never leave it
-(measured: bicubic's PSNR to the digit after 450 steps). So the first convolution starts blind to brightness, and the
-one that makes the pixels starts close to zero, when there is no wrong detail to get rid of by shutting down.
+Convolutions without biases, ReLUs before them and a target of zero mean have a trap: while the output is worse than
+nothing, the nearest way down is to shut every ReLU, and short trainings never leave that (measured: bicubic's PSNR to
+the digit after 500 steps). So the first convolution starts blind to brightness, which is no detail; branches and the
+one that makes the pixels start small, when there is little to get rid of; and the output counts for little, so that
+steps of Adam do not make it worse than nothing (`hwnas.networks.bicubic.DETAIL`).
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from typing import Literal
 import torch
 from torch import nn
 
-Start = Literal["torch", "features", "detail", "pixels"]
-"""``torch``: its own initialisation, as published; ``features``: normal, keeping the variance through ReLUs;
-``detail``: as features, blind to brightness; ``pixels``: as features, close to zero."""
+Start = Literal["torch", "features", "detail", "branch", "pixels"]
+"""``torch``: its own initialisation, as published; ``features``: normal, keeping the variance through ReLUs, without
+biases; ``detail``: as features, blind to brightness; ``branch``: as features, but small at the end, for one of many
+residual branches, whose sum would explode; ``pixels``: as features, but close to zero at the end."""
 
 DETAIL_GAIN = 4.0
-PIXEL_GAIN = 0.01
+LAST_GAIN: dict[Start, float] = {"branch": 0.3, "pixels": 0.1}
+"""Of the operator's last convolution alone, so that candidates of one and of three convolutions start alike."""
 
 
 @torch.no_grad()
@@ -32,11 +35,14 @@ def initialise(operator: nn.Module, start: Start) -> None:
     if start == "torch":
         return
     # By module: learned quantisation steps are parameters of four dimensions too.
-    found = (getattr(module, "weight", None) for module in operator.modules())
-    weights = [weight for weight in found if isinstance(weight, nn.Parameter) and weight.dim() == 4]
-    for i, weight in enumerate(weights):
+    found = [(getattr(m, "weight", None), getattr(m, "bias", None)) for m in operator.modules()]
+    convolutions = [(w, b) for w, b in found if isinstance(w, nn.Parameter) and w.dim() == 4]
+    for weight, bias in convolutions:
         nn.init.kaiming_normal_(weight)
-        if start == "pixels":
-            weight.mul_(PIXEL_GAIN)
-        elif start == "detail" and i == 0:
-            weight.sub_(weight.mean((1, 2, 3), keepdim=True)).mul_(DETAIL_GAIN)
+        if bias is not None:
+            bias.zero_()
+    first, last = convolutions[0][0], convolutions[-1][0]
+    # A kernel of one weight cannot be blind, and must not be zero.
+    if start == "detail" and first[0].numel() > 1:
+        first.sub_(first.mean((1, 2, 3), keepdim=True)).mul_(DETAIL_GAIN)
+    last.mul_(LAST_GAIN.get(start, 1.0))
