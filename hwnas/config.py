@@ -129,29 +129,39 @@ def make_config(layers: Sequence[Mapping[str, Any]]) -> RunConfig:
     """The settings that the layers give together.
 
     Args:
-        layers: nested as in `RunConfig`, the later on top. ``searches`` holds what a layer has to say of any algorithm,
-            beneath what all say of ``search``.
+        layers: nested as in `RunConfig`, the later on top. ``searches`` holds what a layer has to say of each
+            algorithm, ``search`` what it says of whichever it is.
 
     Raises:
         UsageError: naming the setting that is wrong.
     """
-    merged = merge(*layers)
-    searches = merged.pop("searches", {})
-    algorithm = str(merged.get("algorithm", DEFAULT_ALGORITHM))
-    of_the_algorithm = searches.get(algorithm, {}) if isinstance(searches, Mapping) else {}
+    algorithm = str(merge(*layers).get("algorithm", DEFAULT_ALGORITHM))
     try:
-        return RunConfig.model_validate(merge({"search": of_the_algorithm}, merged))
+        return RunConfig.model_validate(merge({"search": {}}, *(_for_algorithm(layer, algorithm) for layer in layers)))
     except ValidationError as error:
         problem = error.errors()[0]
         if problem["type"] == "extra_forbidden":
-            raise UsageError(_unknown_setting([str(part) for part in problem["loc"]])) from error
+            raise UsageError(_unknown_setting([str(part) for part in problem["loc"]], algorithm)) from error
         raise UsageError(f"settings: {first_problem(error)}") from error
 
 
-def _unknown_setting(where: list[str]) -> str:
+def _for_algorithm(layer: Mapping[str, Any], algorithm: str) -> Mapping[str, Any]:
+    """A layer with what its ``searches`` says of the algorithm beneath its ``search``."""
+    if "searches" not in layer:
+        return layer
+    searches = layer["searches"]
+    if not isinstance(searches, Mapping) or not all(isinstance(of_one, Mapping) for of_one in searches.values()):
+        raise UsageError("settings: searches: expected settings under the name of each algorithm")
+    if unknown := [name for name in searches if name not in SEARCHES]:
+        raise UsageError(f"settings: searches: no algorithm is called {unknown[0]!r}; there are: {', '.join(SEARCHES)}")
+    rest = {key: value for key, value in layer.items() if key != "searches"}
+    return merge({"search": searches.get(algorithm, {})}, rest)
+
+
+def _unknown_setting(where: list[str], algorithm: str) -> str:
     """Names the settings there are, and the likeliest one first."""
     *parents, name = where
-    there: Any = RunConfig(search=SEARCHES[DEFAULT_ALGORITHM].Settings()).model_dump()
+    there: Any = RunConfig(algorithm=algorithm, search=SEARCHES[algorithm].Settings()).model_dump()
     for part in parents:
         there = there.get(part, {})
     guess = get_close_matches(name, there, n=1)

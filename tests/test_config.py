@@ -41,6 +41,10 @@ def test_a_preset_says_of_each_algorithm_what_concerns_it() -> None:
         assert make_config(settings).search == Plain.Settings(tries=20)
         assert make_config([*settings, {"search": {"tries": 30}}]).search == Plain.Settings(tries=30)
         assert make_config([load_preset("tiny"), {"algorithm": "plain"}]).search == Plain.Settings()
+        later = {"searches": {"plain": {"tries": 40}}}
+        assert make_config([*settings, {"search": {"tries": 30}}, later]).search == Plain.Settings(tries=40)
+        with pytest.raises(UsageError, match="there are: tries$"):
+            make_config([*settings, {"search": {"epochs": 3}}])
     finally:
         SEARCHES.remove("plain")
 
@@ -122,6 +126,12 @@ def test_what_is_no_assignment_is_answered_with_how_to_write_one(text: str, mess
         ({"seed": "x"}, "settings: seed: "),
         ({"algorithm": ["quantnas"]}, "settings: algorithm: "),
         ({"search": 3}, "settings: search"),
+        ({"searches": [1]}, "settings: searches: expected settings under the name of each algorithm"),
+        ({"searches": None}, "settings: searches: expected"),
+        ({"searches": {"quantnas": 3}}, "settings: searches: expected"),
+        ({"searches": {"qnantnas": {"epochs": 3}}}, "settings: searches: no algorithm is called 'qnantnas'"),
+        ({"searches": {3: {}}}, "settings: searches: no algorithm is called 3"),
+        ({"searches": {"quantnas": {"epochz": 3}}}, r"no setting search\.epochz; did you mean epochs\?"),
         ({"algorithm": "darts"}, "no algorithm is called 'darts'; there are: .*quantnas"),
     ],
 )

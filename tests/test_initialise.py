@@ -168,6 +168,22 @@ def test_an_operator_of_several_convolutions(start: Start, gains: tuple[float, f
     assert not any(bias.any() for bias in operator.parameters() if bias.dim() == 1)
 
 
+@pytest.mark.parametrize("start", ["features", "detail", "branch", "pixels"])
+def test_an_operator_without_convolutions_has_nothing_to_initialise(start: Start) -> None:
+    norm = nn.BatchNorm2d(4)
+    initialise(norm, start)
+    assert torch.equal(norm.weight, torch.ones(4))
+    initialise(nn.Identity(), start)
+
+
+@pytest.mark.parametrize("start", ["features", "detail", "branch", "pixels"])
+def test_no_operator_starts_dead(start: Start) -> None:
+    spec = OperatorSpec(kind="conv", in_channels=3, out_channels=6, kernel=1, groups=3)
+    operator = build_operator(spec, FloatLayers())
+    initialise(operator, start)
+    assert all(bool(p.abs().min() > 0) for p in operator.parameters())
+
+
 def test_learned_steps_are_left_alone() -> None:
     operator = build_operator(GROWTH.with_bits(4), BrevitasLayers())
     before = {name: p.clone() for name, p in operator.named_parameters() if not name.endswith((".weight", ".bias"))}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,8 +31,9 @@ from hwnas.data.sources import TrainingData
 from hwnas.metrics import psnr
 from hwnas.progress import Silent
 from hwnas.run_directory import RunDirectory
-from hwnas.searches import SearchResult, SearchTask
+from hwnas.searches import Candidate, SearchResult, SearchTask
 from hwnas.searches.feasibility import cost_range
+from hwnas.searches.quantnas.front import cheaper_and_better
 from hwnas.searches.quantnas.search import QuantNAS
 from hwnas.searches.quantnas.settings import QuantNASSettings
 from hwnas.searches.quantnas.supernet import Supernet
@@ -449,7 +449,7 @@ def derived_from(
 
 
 def of_some_effect(supernet: Supernet) -> None:
-    """Random alphas, and an upsampling that starts as the other layers do, not close to zero."""
+    """Random alphas, and an upsampling that makes a difference of more than some grey levels."""
     torch.manual_seed(0)
     for alpha in supernet.alphas:
         alpha.copy_(torch.randn_like(alpha))
@@ -517,13 +517,33 @@ def test_a_cheaper_point_that_the_supernet_rates_higher_is_pointed_out(tmp_path:
                 parameter.mul_(1000 if parameter.shape[-1] == spoiled else 0.001)
 
     derived, _ = derived_from(tmp_path / "run", space, prefers_large_kernels, points=6)
-    remarks = [line for line in derived.said if "costs less than the most probable choice" in line]
+    remarks = [line for line in derived.said if "than the most probable choice" in line]
     assert len(remarks) == (spoiled == 5)
     if remarks:
         best = max(derived.result.front, key=lambda point: point.psnr)
         assert remarks[0].startswith(best.architecture.name)
-        file = re.search("`hwnas train (.*)`", remarks[0])
-        assert file and Path(file[1]) == derived.run.front_architecture(derived.result.front.index(best))
+        file = derived.run.front_architecture(derived.result.front.index(best))
+        assert "has fewer BitOps than" in remarks[0]
+        assert f": hwnas train {file} --config {derived.run.config} --out {derived.run.path}-{file.stem}" in remarks[0]
+
+
+@pytest.mark.parametrize(
+    ("estimates", "chosen", "expected"),
+    [
+        ((29.0, 29.5, 29.3), 2, 1),
+        ((29.0, 29.35, 29.3), 2, None),
+        ((29.0, 29.3, 29.5), 1, None),
+        ((29.6, 29.5, 29.3), 2, 0),
+        ((29.5,), 0, None),
+    ],
+    ids=["cheaper", "hardly better", "dearer", "best", "alone"],
+)
+def test_only_what_is_cheaper_and_much_better_is_worth_a_remark(
+    estimates: tuple[float, ...], chosen: int, expected: int | None
+) -> None:
+    architecture = small_space().first
+    front = [Candidate(architecture, {"bitops": float(i)}, -float(i), psnr) for i, psnr in enumerate(estimates)]
+    assert cheaper_and_better(front, front[chosen]) is (None if expected is None else front[expected])
 
 
 def of_all(rows: Sequence[Sequence[float]]) -> np.ndarray:

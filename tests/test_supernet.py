@@ -5,13 +5,14 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from hwnas.errors import UsageError
-from hwnas.operators import OperatorSpec
+from hwnas.operators import OPERATORS, ConvShape, LayerFactory, OperatorSpec, register_operator
 from hwnas.operators.chains import ConvChain
 from hwnas.operators.layers import FloatLayers
+from hwnas.operators.spec import Builder
 from hwnas.searches.quantnas.mixed_operator import MixedOperator, Quantization, embed
 from hwnas.searches.quantnas.noise import NoiseSource
 from hwnas.searches.quantnas.search_layers import (
@@ -289,6 +290,84 @@ def test_candidates_that_read_the_map_with_and_without_relu_are_not_confused() -
     merged, single = layer_twins([conv(3, 32), conv(1, 32, activation="none")])
     x = torch.randn(1, 6, 6, 6)
     assert torch.allclose(merged(x), single(x), atol=1e-5)
+
+
+def chain(kind: str, **fields: object) -> OperatorSpec:
+    return conv(3, 32, kind=kind, hidden=5, **fields)
+
+
+def test_chains_merge_with_their_biases_whatever_precedes_them() -> None:
+    candidates = [
+        *(chain(kind, activation=activation, bias=True) for kind in ("growth", "decenc") for activation in ACTIVATIONS),
+        *(chain("separable_conv", activation=activation) for activation in ACTIVATIONS),
+        conv(5, 32, bias=True),
+    ]
+    merged, single = layer_twins(candidates)
+    x = torch.randn(2, 6, 6, 6)
+    assert torch.allclose(merged(x), single(x), atol=1e-5)
+    assert not torch.allclose(merged(torch.zeros_like(x)), torch.zeros(1, 3, 6, 6))
+
+
+ACTIVATIONS = ("relu", "none")
+
+
+class Residual(ConvChain):
+    """A user's chain that computes more than a chain."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :3] + super().forward(x)
+
+
+def grouped_end(spec: OperatorSpec, layers: LayerFactory) -> nn.Module:
+    return ConvChain(spec, layers, [ConvShape(6, 6, (1, 1)), ConvShape(6, 3, (3, 3), groups=3)])
+
+
+def unlike_its_spec(spec: OperatorSpec, layers: LayerFactory) -> nn.Module:
+    linear = OperatorSpec.model_validate(dict(spec) | {"activation": "none"})
+    return ConvChain(linear, layers, [ConvShape(6, 3, (3, 3))])
+
+
+def residual(spec: OperatorSpec, layers: LayerFactory) -> nn.Module:
+    return Residual(spec, layers, [ConvShape(6, 6, (1, 1)), ConvShape(6, 3, (3, 3))])
+
+
+def no_convolution_last(spec: OperatorSpec, layers: LayerFactory) -> nn.Module:
+    operator = ConvChain(spec, layers, [ConvShape(6, 6, (1, 1)), ConvShape(6, 3, (1, 1))])
+    operator.convolutions[-1] = nn.Sequential(operator.convolutions[-1], nn.Tanh())
+    return operator
+
+
+@pytest.mark.parametrize("build", [grouped_end, unlike_its_spec, residual, no_convolution_last])
+@pytest.mark.parametrize("bits", [4, 32])
+def test_what_users_make_of_chains_is_computed_as_they_made_it(build: Builder, bits: int) -> None:
+    register_operator("users")(build)
+    try:
+        candidates = [conv(3, bits, kind="users"), conv(3, bits), conv(5, bits)]
+        merged, single = layer_twins(candidates)
+    finally:
+        OPERATORS.remove("users")
+    x = torch.randn(2, 6, 6, 6)
+    # In evaluation, without noise.
+    assert torch.allclose(merged.eval()(x), single.eval()(x), atol=1e-5)
+
+
+def test_the_noise_of_a_map_is_drawn_once_for_all_that_read_it() -> None:
+    drawn: list[tuple[int, ...]] = []
+
+    class Counted(NoiseSource):
+        def draw(self, like: Tensor) -> Tensor:
+            drawn.append(tuple(like.shape))
+            return super().draw(like)
+
+    chains = [conv(3, 4, kind="separable_conv", hidden=5), conv(3, 4, kind="growth", hidden=8)]
+    candidates = [conv(3, 4), conv(1, 4), *chains]
+    for merge, times in ((True, 1), (False, 4)):
+        operator = MixedOperator(candidates, "noise", Counted(), merge)
+        operator.probabilities = torch.full((4,), 0.25)
+        drawn.clear()
+        operator(torch.randn(2, 6, 7, 7))
+        assert drawn.count((2, 6, 7, 7)) == times
+        assert drawn.count((2, 5, 7, 7)) == drawn.count((2, 8, 7, 7)) == 1
 
 
 def test_a_width_for_weights_and_another_for_activations_is_refused() -> None:

@@ -79,7 +79,6 @@ def upscale(
             tell.say(f"{out}: {width}x{height}")
     if unreadable:
         names = ", ".join(path.name for path in unreadable[:3])
-        raise HwnasError(
-            f"{len(unreadable)} of {len(jobs)} images in {source} could not be read ({names}"
-            f"{', ...' if len(unreadable) > 3 else ''}); the others are in {destination}"
-        )
+        more = ", ..." if len(unreadable) > 3 else ""
+        rest = f"; the others are in {destination}" if len(unreadable) < len(jobs) else ""
+        raise HwnasError(f"{len(unreadable)} of {len(jobs)} images in {source} could not be read ({names}{more}){rest}")

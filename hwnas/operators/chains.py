@@ -17,6 +17,7 @@ class ConvChain(nn.Module):
 
     def __init__(self, spec: OperatorSpec, layers: LayerFactory, shapes: Sequence[ConvShape]) -> None:
         super().__init__()
+        self.activation = spec.activation
         self.activations = nn.ModuleList(layers.activation(spec) for _ in shapes)
         self.convolutions = nn.ModuleList(layers.convolution(spec, shape) for shape in shapes)
 

@@ -29,7 +29,7 @@ def initialise(operator: nn.Module, start: Start) -> None:
     """Draw the weights of an operator's convolutions anew.
 
     Args:
-        operator: a module with convolutions, float, quantised or of a supernet.
+        operator: float, quantised or of a supernet; its convolutions registered in the order of computation.
         start: what the operator is for.
     """
     if start == "torch":
@@ -37,6 +37,8 @@ def initialise(operator: nn.Module, start: Start) -> None:
     # By module: learned quantisation steps are parameters of four dimensions too.
     found = [(getattr(m, "weight", None), getattr(m, "bias", None)) for m in operator.modules()]
     convolutions = [(w, b) for w, b in found if isinstance(w, nn.Parameter) and w.dim() == 4]
+    if not convolutions:
+        return
     for weight, bias in convolutions:
         nn.init.kaiming_normal_(weight)
         if bias is not None:

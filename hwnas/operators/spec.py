@@ -101,12 +101,20 @@ class OperatorSpec(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class ConvShape:
-    """The sizes of one stride-1 'same' convolution; both sides of its kernel are odd."""
+    """The sizes of one stride-1 'same' convolution.
+
+    Raises:
+        ValueError: if a side of the kernel is even.
+    """
 
     in_channels: int
     out_channels: int
     kernel: tuple[int, int]
     groups: int = 1
+
+    def __post_init__(self) -> None:
+        if not all(side % 2 for side in self.kernel):
+            raise ValueError(f"kernel {self.kernel} has an even side; 'same' padding needs odd ones")
 
     @property
     def padding(self) -> tuple[int, int]:

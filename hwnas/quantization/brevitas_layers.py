@@ -41,6 +41,17 @@ SAMPLED_VALUES = 8192
 """Values of a map that its step is chosen on: enough for a step, and cheap beside the convolutions."""
 
 
+class _InjectedWeightStep(WeightStep):
+    """`WeightStep` under the names by which Brevitas injects its arguments."""
+
+    def __init__(self, tracked_parameter_list: list[nn.Parameter], bit_width: int) -> None:
+        (weight,) = tracked_parameter_list
+        super().__init__(weight, bit_width)
+
+    def forward(self, weight: Tensor, threshold: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(weight)
+
+
 class ActivationStep(nn.Module):
     """The learned step of a map, started with the mean of the best steps for the first training forwards.
 
@@ -118,7 +129,7 @@ class _Quantiser(ExtendedInjector):
 class _WeightQuantiser(_Quantiser):
     proxy_class = WeightQuantProxyFromInjector
     int_quant = _QuantiseWeight
-    scaling_impl = WeightStep
+    scaling_impl = _InjectedWeightStep
     signed = True
 
 

@@ -99,14 +99,14 @@ def lsq_quantise(weight: Tensor, step: Tensor, bits: int) -> Tensor:
 
     Args:
         weight: [out_channels, ...].
-        step: one for each output channel, learned; its absolute value counts.
+        step: one for each output channel, positive; see `WeightStep`.
         bits: width, 2..8.
 
     Returns:
         The quantised weights in the shape and scale of ``weight``.
     """
     low, high = integer_range(bits, signed=True)
-    per_channel = positive_step(step).view(-1, *[1] * (weight.dim() - 1))
+    per_channel = step.view(-1, *[1] * (weight.dim() - 1))
     return fake_quantise(weight, per_channel, low, high, lsq_gradient_scale(weight, high))
 
 
@@ -116,17 +116,14 @@ class WeightStep(nn.Module):
     ``value`` is zero until then, so that weights may still be loaded or initialised; zero is no step, and a
     state saved that early comes back as not started.
 
-    The names of the arguments, and the threshold that is not used, are those by which Brevitas injects them.
-
     Args:
-        tracked_parameter_list: the weights, [out_channels, ...], alone.
-        bit_width: 2..8.
+        weight: the weights, [out_channels, ...].
+        bits: width, 2..8.
     """
 
-    def __init__(self, tracked_parameter_list: list[Tensor], bit_width: int) -> None:
+    def __init__(self, weight: Tensor, bits: int) -> None:
         super().__init__()
-        (weight,) = tracked_parameter_list
-        self.bits = bit_width
+        self.bits = bits
         self.started = False
         self.value = nn.Parameter(weight.new_zeros(weight.shape[0], *[1] * (weight.dim() - 1)))
 
@@ -136,7 +133,7 @@ class WeightStep(nn.Module):
         self.value.copy_(steps.view_as(self.value))
         self.started = True
 
-    def forward(self, weight: Tensor, threshold: Tensor | None = None) -> Tensor:
+    def forward(self, weight: Tensor) -> Tensor:
         if not self.started:
             self.start(lsq_initial_step(weight, self.bits))
         return positive_step(self.value)

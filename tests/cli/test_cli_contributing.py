@@ -44,6 +44,8 @@ def test_the_operator_is_built_and_costed() -> None:
 @pytest.mark.usefixtures("contributed")
 def test_the_search_meets_a_budget_of_the_cost_model(hwnas: Any, photographs: Path, out: Path) -> None:
     command = ("search", "--algorithm", "random", "--data", photographs, "--cells", "1", "--channels", "6")
+    assert "needs a --budget" in hwnas(*command, "--out", out).error(2)
+    assert "did you mean tries?" in hwnas(*command, "--set", "search.trys=3", "--out", out).error(2)
     answer = hwnas(*command, "--budget", "2.2MTrafficBits", "--out", out, "--json")
     assert answer.code == 0, answer.err
     costs = cost_model("traffic").architecture_cost(load_architecture(out / "architecture.json"))

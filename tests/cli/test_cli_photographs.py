@@ -144,6 +144,16 @@ def test_upscaling_a_folder_goes_on_after_an_image_that_cannot_be_read(
     assert sorted(path.name for path in (tmp_path / "large").iterdir()) == ["0.png", "1.png", "3.png"]
 
 
+def test_upscaling_a_folder_of_which_nothing_can_be_read_promises_nothing(
+    hwnas: Any, folder: Path, tmp_path: Path
+) -> None:
+    for path in folder.iterdir():
+        path.write_bytes(b"")
+    message = hwnas("upscale", "bicubic", folder, tmp_path / "large").error(FAILURE)
+    assert "4 of 4 images" in message and "others" not in message
+    assert not (tmp_path / "large").exists()
+
+
 def test_upscaling_into_an_unknown_format_says_which_there_are(hwnas: Any, photographs: Path, tmp_path: Path) -> None:
     answer = hwnas("upscale", "bicubic", photographs / "0.png", tmp_path / "large.xyz")
     assert "png" in answer.only_error(USAGE)

@@ -15,6 +15,7 @@ from hwnas.exporters.onnx import INPUT_NAME, OUTPUT_NAME, export_onnx, summarise
 from hwnas.exporters.runtime import open_session
 from hwnas.networks import parse_wiring
 from hwnas.networks.adadm import freeze_normalisation
+from hwnas.networks.bicubic import bicubic
 from hwnas.operators import FLOAT_BITS, OperatorSpec, build_operator
 from hwnas.quantization.brevitas_layers import BrevitasLayers, calibrate
 
@@ -66,8 +67,11 @@ def test_a_file_computes_what_the_network_does_at_any_size(
         x = torch.rand(1, 3, height, width)
         with torch.no_grad():
             expected = network(x)
-        # The mean, for a rounding that falls the other way moves single pixels.
-        assert (_run(tmp_path / "network.onnx", x) - expected).abs().mean() < 1e-3
+        # The mean, for a rounding that falls the other way moves single pixels; and as a share of what the network
+        # makes of its own, beside the bicubic enlargement where it adds to that.
+        own = expected - bicubic(x, WIRINGS[wiring]["scale"]) if WIRINGS[wiring].get("bicubic") else expected
+        difference = (_run(tmp_path / "network.onnx", x) - expected).abs().mean()
+        assert difference < min(1e-3, 0.02 * float(own.abs().mean()))
     assert [path.name for path in tmp_path.iterdir()] == ["network.onnx"]
 
 

@@ -19,6 +19,7 @@ from hwnas.exporters.parity import (
 )
 from hwnas.networks import parse_wiring
 from hwnas.networks.adadm import freeze_normalisation
+from hwnas.networks.bicubic import bicubic
 from hwnas.operators import FLOAT_BITS, OperatorSpec, build_operator
 from hwnas.quantization.brevitas_layers import BrevitasLayers
 
@@ -98,6 +99,25 @@ def test_the_file_of_a_network_with_another_scale_is_noticed(tmp_path: Path) -> 
     export_onnx(nn.PixelShuffle(1), path, CROPS[0], {})
     with pytest.raises(HwnasError, match="makes"):
         check_parity(nn.Upsample(scale_factor=2), path, CROPS, FLOAT_TOLERANCE)
+
+
+def test_a_file_that_enlarges_as_bicubic_and_adds_nothing_is_noticed(tmp_path: Path) -> None:
+    """Though the network adds less than the tolerance allows to differ."""
+    torch.manual_seed(0)
+
+    class AddsLittle(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return bicubic(x, 2) + 0.1 / 255 * torch.sign(bicubic(x, 2) - 0.5)
+
+    class AddsNothing(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return bicubic(x, 2)
+
+    path = tmp_path / "network.onnx"
+    export_onnx(AddsNothing(), path, CROPS[0], {})
+    assert check_parity(AddsNothing(), path, CROPS, QUANTISED_TOLERANCE).passed
+    with pytest.raises(HwnasError, match="does not compute what the network computes"):
+        check_parity(AddsLittle(), path, CROPS, QUANTISED_TOLERANCE)
 
 
 def test_differences_are_in_grey_levels(tmp_path: Path) -> None:

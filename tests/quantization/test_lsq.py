@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hwnas.quantization.lsq import (
     MIN_STEP,
+    WeightStep,
     fake_quantise,
     integer_range,
     lsq_initial_step,
@@ -77,12 +78,14 @@ def test_a_channel_of_zeros_gives_no_nan() -> None:
 def test_a_step_that_went_through_zero_counts_by_its_size_and_can_come_back() -> None:
     torch.manual_seed(0)
     weight = torch.randn(1, 9)
-    steps = [torch.tensor([sign * 0.1], requires_grad=True) for sign in (1, -1)]
-    outs = [lsq_quantise(weight, step, 3) for step in steps]
+    steps = [WeightStep(weight, 3) for _ in range(2)]
+    for step, value in zip(steps, (0.1, -0.1), strict=True):
+        step.start(torch.tensor([value]))
+    outs = [lsq_quantise(weight, step(weight), 3) for step in steps]
     for out in outs:
         (out - weight).square().sum().backward()
     assert torch.equal(*outs)
-    assert steps[0].grad == -steps[1].grad != 0
+    assert steps[0].value.grad == -steps[1].value.grad != 0
     assert positive_step(torch.tensor(0.0)) == MIN_STEP
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -59,14 +60,26 @@ def derive_result(task: SearchTask, supernet: Supernet, primary: Budget, setting
             raise HwnasError(
                 f"the derived architecture costs {best.costs[budget.metric]} of {budget}; please report this"
             )
-    better = max(front[: front.index(best) + 1], key=lambda candidate: candidate.psnr)
-    if better.psnr > best.psnr + REMARKABLE:
+    if (better := cheaper_and_better(front, best)) is not None:
         file = task.run.front_architecture(front.index(better))
+        out = task.run.path.with_name(f"{task.run.path.name}-{file.stem}")
+        command = shlex.join(["hwnas", "train", str(file), "--config", str(task.run.config), "--out", str(out)])
         task.progress.say(
-            f"{better.architecture.name} costs less than the most probable choice, and the supernet rates it "
-            f"{better.psnr - best.psnr:.2f} dB higher; to find out, `hwnas train {file}` as well"
+            f"{better.architecture.name} has fewer {primary.model.unit} than the most probable choice, and the "
+            f"supernet rates it {better.psnr - best.psnr:.2f} dB higher; to find out: {command}"
         )
     return SearchResult(best.architecture, tuple(front))
+
+
+def cheaper_and_better(front: Sequence[Candidate], chosen: Candidate) -> Candidate | None:
+    """The best of the candidates before ``chosen``, if its estimate is remarkably higher.
+
+    Args:
+        front: in ascending order of cost.
+        chosen: one of them.
+    """
+    better = max(front[: front.index(chosen) + 1], key=lambda candidate: candidate.psnr)
+    return better if better.psnr > chosen.psnr + REMARKABLE else None
 
 
 def _limit(task: SearchTask, budget: Budget) -> CostLimit:

@@ -2,8 +2,9 @@
 
 Candidates that are one convolution on the same map are one convolution together,
 ``sum_i a_i conv(W_i, x) = conv(sum_i a_i embed(W_i), x)``: small kernels padded into the largest, grouped ones placed
-into dense. Weight noise folds in exactly, since it is added to ``W_i``. Candidates with a non-linearity inside are
-computed one by one, but read the same activated map, noise included, and take ``a_i`` into their last kernel.
+into dense. Weight noise folds in exactly, since it is added to ``W_i``. Chains of convolutions, which have a
+non-linearity inside, are computed one by one, but read the same activated map, noise included, and take ``a_i`` into
+their last kernel.
 """
 
 from __future__ import annotations
@@ -61,8 +62,7 @@ class _Kernel:
     groups: int = 1
 
     @classmethod
-    def of(cls, layer: nn.Module, scale: Tensor) -> _Kernel:
-        assert isinstance(layer, SearchConvolution | nn.Conv2d)
+    def of(cls, layer: SearchConvolution | nn.Conv2d, scale: Tensor) -> _Kernel:
         weight = layer.mixed_weight() if isinstance(layer, SearchConvolution) else layer.weight
         return cls(scale * weight, None if layer.bias is None else scale * layer.bias, layer.groups)
 
@@ -85,7 +85,6 @@ class _Branch:
     operator: nn.Module
     indices: tuple[int, ...]
     mixture: BitMixture
-    activation: str
 
 
 @dataclass(frozen=True)
@@ -157,7 +156,7 @@ class MixedOperator(nn.Module):
                 layers = SharedLayers(weights, activations)
             operator = build_operator(twin, layers)
             self.operators.append(operator)
-            branches.append(_Branch(operator, tuple(indices), weights, twin.activation))
+            branches.append(_Branch(operator, tuple(indices), weights))
         return _Stream(tuple(branches), tuple(inside), activations)
 
     def set_rounding(self, rounding: bool) -> None:
@@ -203,17 +202,19 @@ class MixedOperator(nn.Module):
         single: dict[str, list[_Kernel]] = {}
         for a, branch in zip(importances, stream.branches, strict=True):
             chain = branch.operator
-            if not isinstance(chain, ConvChain):
-                outs.append(a * chain(x))
+            # Not a subclass: what else it computes is not known.
+            last = chain.convolutions[-1] if type(chain) is ConvChain else None
+            if type(chain) is not ConvChain or not isinstance(last, SearchConvolution | nn.Conv2d):
+                outs.append(a * branch.operator(x))
                 continue
-            kind = branch.activation
+            kind = chain.activation
             if kind not in activated:
                 activated[kind] = chain.activations[0](x)
-            last = _Kernel.of(chain.convolutions[-1], a)
+            kernel = _Kernel.of(last, a)
             if len(chain.convolutions) == 1:
-                single.setdefault(kind, []).append(last)
+                single.setdefault(kind, []).append(kernel)
             else:
-                outs.append(last.convolve(chain.last_map(activated[kind])))
+                outs.append(kernel.convolve(chain.last_map(activated[kind])))
         return outs + [_Kernel.merged(kernels).convolve(activated[kind]) for kind, kernels in single.items()]
 
     def _chosen(self, x: Tensor, choice: int) -> Tensor:

@@ -118,7 +118,7 @@ class SharedConvolution(SearchConvolution):
 
     def __init__(self, spec: OperatorSpec, shape: ConvShape, mixture: BitMixture) -> None:
         super().__init__(spec, shape, mixture)
-        self.steps = nn.ModuleDict({str(b): WeightStep([self.weight], b) for b in mixture.widths if b != FLOAT_BITS})
+        self.steps = nn.ModuleDict({str(b): WeightStep(self.weight, b) for b in mixture.widths if b != FLOAT_BITS})
 
     def mixed_weight(self) -> Tensor:
         versions = [
