@@ -197,6 +197,22 @@ def test_a_search_held_by_its_dual_ends_at_the_budget() -> None:
     assert pressure.multiplier == pytest.approx(0.01 / 2, rel=0.05)
 
 
+def test_the_bound_comes_down_from_the_average_cost_to_the_budget() -> None:
+    """A bound is felt from the cost at which its loss begins to pull."""
+
+    def felt(limit: float, progress: float) -> float:
+        pressure = Pressure(Budget("flops", limit, (1, 1)), ExpectedCost({"a": [2.0, 10.0]}), penalty=None)
+        pressure.tighten(progress)
+        for expected in torch.linspace(2, 10, 801).tolist():
+            share = (expected - 2) / 8
+            if float(pressure.loss({"a": torch.tensor([1 - share, share])})) > 1e-9:
+                return expected
+        return math.inf
+
+    assert [felt(4.0, progress) for progress in (0, 0.25, 0.5, 1)] == pytest.approx([6, 5, 4, 4], abs=0.02)
+    assert [felt(8.0, progress) for progress in (0, 1)] == pytest.approx([8, 8], abs=0.02)
+
+
 def test_a_constant_penalty_is_the_papers_loss() -> None:
     cost = ExpectedCost(TABLE, CONSTANT)
     pressure = Pressure(Budget("bitops", math.inf, (32, 32)), cost, penalty=1e-3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -23,24 +23,41 @@ class Pressure:
         cost: the expected cost.
         penalty: the user's constant weight of the normalised cost (the paper's eta), or None: the budget sets it.
         multiplier: the dual variable of the budget; see `budget_control`.
+        bound: what the expected cost is held to now: it comes down to the budget, see `tighten`.
     """
 
     budget: Budget
     cost: ExpectedCost
     penalty: float | None
     multiplier: float = 0.0
+    bound: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.bound = self.budget.limit
 
     def loss(self, probabilities: Mapping[str, Tensor]) -> Tensor:
         """The hardware term of the alphas' loss, scalar."""
         normalised = self.cost.normalised(probabilities)
         if self.penalty is not None:
             return self.penalty * normalised
-        return budget_loss(normalised * (self.cost.at_uniform / self.budget.limit) - 1, self.multiplier)
+        return budget_loss(normalised * (self.cost.at_uniform / self.bound) - 1, self.multiplier)
+
+    def tighten(self, progress: float) -> None:
+        """Let the bound come down, from what the space costs on average to the budget, where it is from half-way on.
+
+        At once, the full excess would push all costly candidates down before the task has judged any, the entropy term
+        would settle that, and the search would end far below its budget; at the end, nothing moves any more.
+
+        Args:
+            progress: 0..1, of the epochs that take alpha steps.
+        """
+        limit = self.budget.limit
+        self.bound = limit + max(0.0, self.cost.at_uniform - limit) * max(0.0, 1 - 2 * progress)
 
     def update(self, probabilities: Mapping[str, Tensor]) -> None:
         """Raise or lower the dual variable after an epoch; a constant penalty has none."""
         if self.penalty is None:
-            excess = self.cost.value(probabilities) / self.budget.limit - 1
+            excess = self.cost.value(probabilities) / self.bound - 1
             self.multiplier = next_multiplier(self.multiplier, excess)
 
     def describe(self, probabilities: Mapping[str, Tensor]) -> str:

@@ -76,6 +76,10 @@ class _Session:
             self.supernet.noise.enabled = epoch >= settings.warmup_epochs
             self.supernet.noise.refresh()
             self.network.train()
+            begun, last = settings.warmup_epochs, settings.epochs - 1
+            for pressure in self.pressures:
+                # A single epoch is the last.
+                pressure.tighten(max(0, epoch - begun) / (last - begun) if last > begun else 1.0)
             total = 0.0
             for i in range(per_epoch):
                 where = f"epoch {epoch + 1}, step {i + 1} of the search"
