@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-STIFFNESS = 0.01
-"""Penalty per unit of relative excess. The published penalties, 1e-4 to 1e-3, correspond to an excess of 1 to 10 %."""
+STIFFNESS = 0.02
+"""Penalty per unit of relative excess. The published penalties, 1e-4 to 1e-3, correspond to an excess of 0.5 to 5 %."""
 
 
 def budget_loss(excess: Tensor, multiplier: float) -> Tensor:

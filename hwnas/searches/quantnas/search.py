@@ -76,14 +76,13 @@ class _Session:
             self.supernet.noise.enabled = epoch >= settings.warmup_epochs
             self.supernet.noise.refresh()
             self.network.train()
-            begun, last = settings.warmup_epochs, settings.epochs - 1
-            for pressure in self.pressures:
-                # A single epoch is the last.
-                pressure.tighten(max(0, epoch - begun) / (last - begun) if last > begun else 1.0)
             total = 0.0
             for i in range(per_epoch):
                 where = f"epoch {epoch + 1}, step {i + 1} of the search"
                 if epoch >= settings.warmup_epochs:
+                    begun, step = settings.warmup_epochs * per_epoch, epoch * per_epoch + i
+                    for pressure in self.pressures:
+                        pressure.tighten((step + 1 - begun) / (settings.epochs * per_epoch - begun))
                     self._alpha_step(rng, epoch, where)
                 total += self._weight_step(rng, epoch * per_epoch + i, where)
                 bar.advance(epoch=f"{epoch + 1}/{settings.epochs}", loss=f"{total / (i + 1):.4f}", **self._figures())
