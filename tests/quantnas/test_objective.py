@@ -143,8 +143,8 @@ def test_the_budget_presses_with_the_multiplier_and_the_excess_and_never_pulls(
 
 
 def test_the_dual_variable_follows_the_excess_and_never_falls_below_zero() -> None:
-    assert next_multiplier(0.02, 0.5) == pytest.approx(0.02 + STIFFNESS * 0.5)
-    assert next_multiplier(0.02, -0.5) == pytest.approx(0.02 - STIFFNESS * 0.5)
+    assert next_multiplier(0.2, 0.5) == pytest.approx(0.2 + STIFFNESS * 0.5)
+    assert next_multiplier(0.2, -0.5) == pytest.approx(0.2 - STIFFNESS * 0.5)
     assert next_multiplier(0.001, -0.9) == 0
 
 
@@ -179,7 +179,7 @@ def test_a_search_held_by_its_dual_ends_at_the_budget() -> None:
     alpha = torch.zeros(2, requires_grad=True)
     budget = Budget("flops", 4.0, (1, 1))
     pressure = Pressure(budget, ExpectedCost({"a": [2.0, 10.0]}), penalty=None)
-    optimiser = torch.optim.SGD([alpha], 50)
+    optimiser = torch.optim.SGD([alpha], 10)
     costs = []
     for _ in range(150):
         for _ in range(10):

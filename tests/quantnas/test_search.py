@@ -20,7 +20,7 @@ from hwnas.searches.quantnas.supernet import Supernet
 from hwnas.spaces import SearchSpace
 from tests.quantnas.searching import Draw, Searched, Step, centre, search, small_space
 
-STIFFNESS = 0.02
+STIFFNESS = 0.1
 AIM = 0.95
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-STIFFNESS = 0.02
-"""Penalty per unit of relative excess. The published penalties, 1e-4 to 1e-3, correspond to an excess of 0.5 to 5 %."""
+STIFFNESS = 0.1
+"""Penalty per unit of relative excess: above the entropy's coefficient from an excess of 1 % on, or a choice that the
+entropy has settled would stand, whatever it costs. The published penalties, 1e-4 to 1e-3, are an excess of 0.1 to 1 %.
+"""
 
 
 def budget_loss(excess: Tensor, multiplier: float) -> Tensor:
