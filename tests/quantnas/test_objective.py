@@ -191,7 +191,7 @@ def test_a_search_held_by_its_dual_ends_at_the_budget() -> None:
             p = {"a": alpha.softmax(0)}
             pressure.update(p)
             costs.append(pressure.cost.value(p))
-    assert max(costs[:5]) > 5, "it starts above its budget, at 6"
+    assert costs[0] > 4.1, "it comes from above its budget"
     assert costs[-1] == pytest.approx(4.0, rel=0.02)
     # At the budget the pull of the task, 0.01 for each unit of probability, is that of the budget: 8 / 4 times m.
     assert pressure.multiplier == pytest.approx(0.01 / 2, rel=0.05)
