@@ -77,10 +77,13 @@ def read_settings(path: Path) -> dict[str, Any]:
     """Settings from a YAML file.
 
     Raises:
+        UsageError: if there is no such file.
         HwnasError: if it cannot be read or is not a mapping.
     """
     try:
         text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no file {path}; check the path") from error
     except (OSError, UnicodeDecodeError) as error:
         raise HwnasError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     return _mapping(text, str(path))

@@ -71,10 +71,11 @@ def load_pairs(folder: Path, scale: int) -> Iterator[tuple[str, ImageArray, Imag
 
     ``folder`` holds high-resolution images, or ``HR/`` with them. Where ``LRx{scale}/`` stands beside
     ``HR/``, its files of the same names are the inputs, otherwise they are made by our bicubic reduction. The
-    high-resolution image is cropped top-left to the size that belongs to its input.
+    high-resolution image is cropped top-left to a multiple of the scale.
 
     Raises:
-        HwnasError: naming the file, if one is unreadable, lacks its input or is smaller than that asks for.
+        HwnasError: naming the file, if one is unreadable, lacks its input or is of another size than that
+            asks for.
     """
     low_folder = _low_resolution_folder(folder, scale)
     for path in high_resolution_images(folder):
@@ -89,12 +90,12 @@ def load_pairs(folder: Path, scale: int) -> Iterator[tuple[str, ImageArray, Imag
             raise HwnasError(f"{low_path} is missing, the input that belongs to {path}; add it, or remove {low_folder}")
         lr = read_image(low_path)
         height, width = lr.shape[0] * scale, lr.shape[1] * scale
-        if hr.shape[0] < height or hr.shape[1] < width:
+        if hr.shape[:2] != (height, width):
             raise HwnasError(
-                f"{path} is {hr.shape[1]}x{hr.shape[0]}, smaller than {scale} times its input {low_path} "
+                f"{path} is {hr.shape[1]}x{hr.shape[0]}, not {scale} times its input {low_path} "
                 f"({width}x{height}); replace one of them"
             )
-        yield path.name, lr, hr[:height, :width]
+        yield path.name, lr, hr
 
 
 def evaluate(upscaler: Upscaler, folder: Path, scale: int, progress: Callable[[int], None] | None = None) -> Evaluation:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hwnas.data.degradation import crop_to_multiple, downscale
+from hwnas.data.degradation import crop_to_multiple, downscale, upscale
 from hwnas.data.images import ImageArray
 from hwnas.metrics import psnr
 
@@ -55,3 +55,7 @@ class Validation:
         """Mean luma PSNR in dB."""
         upscaler = TorchUpscaler(network)
         return float(np.mean([psnr(upscaler(lr), hr, self.scale) for lr, hr in self.pairs]))
+
+    def bicubic_psnr(self) -> float:
+        """Mean luma PSNR of bicubic enlargement in dB."""
+        return float(np.mean([psnr(upscale(lr, self.scale), hr, self.scale) for lr, hr in self.pairs]))

@@ -11,6 +11,7 @@ from hwnas.config import RunConfig
 from hwnas.data.degradation import crop_to_multiple, downscale
 from hwnas.data.sources import TrainingData, load_training_data
 from hwnas.devices.target import load_target
+from hwnas.errors import HwnasError
 from hwnas.evaluation import Evaluation, evaluate_pairs
 from hwnas.exporters.onnx import OnnxSummary
 from hwnas.exporters.parity import ParityReport
@@ -91,8 +92,11 @@ def train(config: RunConfig, run: RunDirectory, data: TrainingData, progress: Pr
 
 
 def epochs_left(config: RunConfig, run: RunDirectory) -> int:
-    """Epochs of the final training that have not been done."""
-    return config.train.epochs - int(load_state(run.train_state).get("epoch", 0)) if run.train_state.exists() else 0
+    """Epochs of the final training that have not been done; none where the state of the training is lost."""
+    try:
+        return config.train.epochs - int(load_state(run.train_state)["epoch"])
+    except (HwnasError, KeyError):
+        return 0
 
 
 def export(

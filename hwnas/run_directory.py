@@ -19,28 +19,28 @@ class RunDirectory:
 
     Attributes:
         path: the folder.
-        is_new: made by this process.
+        is_new: begun by this process.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.is_new = False
+        self._made = False
 
     @classmethod
-    def create(cls, path: Path, resume: bool) -> RunDirectory:
-        """A folder for a new run, or the folder of one to go on with.
+    def create(cls, path: Path) -> RunDirectory:
+        """A folder for a new run.
 
         Raises:
-            UsageError: if it holds a run and ``resume`` is False, or holds something else.
+            UsageError: if it holds a run, or something else.
             HwnasError: if it cannot be written.
         """
         run = cls(path)
         if run.exists:
-            if not resume:
-                raise UsageError(f"{path} holds a run already; go on with it by --resume, or choose another --out")
-            return run
+            raise UsageError(f"{path} holds a run already; go on with it by --resume, or choose another --out")
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UsageError(f"{path} exists and is not a run of hwnas; choose another --out")
+        run.is_new, run._made = True, not path.exists()
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -48,7 +48,6 @@ class RunDirectory:
         # Found out now rather than after the first epoch.
         write_text(path / ".writable", "")
         (path / ".writable").unlink()
-        run.is_new = True
         return run
 
     @contextmanager
@@ -62,7 +61,8 @@ class RunDirectory:
                 if self.is_new and {entry.name for entry in entries} <= {CONFIG, ARCHITECTURE}:
                     for entry in entries:
                         entry.unlink()
-                    self.path.rmdir()
+                    if self._made:
+                        self.path.rmdir()
             raise
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,11 +20,15 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 from rich.table import Column
 
-from hwnas.progress import Progress, Silent, Task
+from hwnas.cli.interrupts import raise_if_interrupted
+from hwnas.progress import Progress, Task
 
 # What users name may look like markup: a folder may be called "[bold]".
 stderr = Console(stderr=True, highlight=False, markup=False, emoji=False)
-stdout = Console(highlight=False, markup=False, emoji=False)
+# Nor are tables cut where nobody looks: a pipe has no width.
+stdout = Console(
+    highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200
+)
 
 
 class _Bar:
@@ -31,6 +37,7 @@ class _Bar:
         self._identity = identity
 
     def advance(self, units: int = 1, /, **figures: str) -> None:
+        raise_if_interrupted()
         shown = "  ".join(f"{name} {value}" for name, value in figures.items())
         self._progress.update(self._identity, advance=units, figures=shown)
 
@@ -40,13 +47,23 @@ class _Terminal:
         self._progress = progress
 
     def task(self, description: str, total: int, done: int = 0) -> Task:
+        raise_if_interrupted()
         return _Bar(self._progress, self._progress.add_task(description, total=total, completed=done, figures=""))
 
     def say(self, line: str) -> None:
         self._progress.console.print(line)
 
 
-class _Plain(Silent):
+class _Unseen:
+    def advance(self, units: int = 1, /, **figures: str) -> None:
+        raise_if_interrupted()
+
+
+class _Plain:
+    def task(self, description: str, total: int, done: int = 0) -> Task:
+        raise_if_interrupted()
+        return _Unseen()
+
     def say(self, line: str) -> None:
         stderr.print(line, soft_wrap=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -12,6 +13,7 @@ from rich.text import Text
 from hwnas import __version__
 from hwnas.cli import cost, evaluate, export, run, search, train, upscale
 from hwnas.cli.console import stderr
+from hwnas.cli.interrupts import noted_interrupts, was_interrupted
 from hwnas.errors import HwnasError
 
 INTERRUPTED = 130
@@ -48,6 +50,11 @@ for module in (run, search, train, evaluate, export, cost, upscale):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 1 for a failure, 2 for wrong usage, 130 for Ctrl-C."""
+    with noted_interrupts():
+        return _run(arguments)
+
+
+def _run(arguments: list[str] | None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
@@ -60,19 +67,21 @@ def main(arguments: list[str] | None = None) -> int:
         if result == INTERRUPTED:  # what typer makes of Ctrl-C
             raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
-    except HwnasError as error:
-        caught, code, message = error, error.exit_code, str(error)
-    except (KeyboardInterrupt, typer.Abort) as error:
-        resumable = bool({"run", "search", "train"} & set(arguments[:1]))
-        remedy = "; the same command with --resume goes on from the last epoch" if resumable else ""
-        caught, code, message = error, INTERRUPTED, f"interrupted{remedy}"
-    except Exception as error:
-        if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # wrong usage, found by typer itself
+    except (KeyboardInterrupt, Exception) as error:
+        if was_interrupted() or isinstance(error, KeyboardInterrupt | typer.Abort):
+            resumable = bool({"run", "search", "train"} & set(arguments[:1]))
+            remedy = "; the same command with --resume goes on from the last epoch" if resumable else ""
+            caught, code, message = error, INTERRUPTED, f"interrupted{remedy}"
+        elif isinstance(error, HwnasError):
+            caught, code, message = error, error.exit_code, str(error)
+        elif hasattr(error, "format_message") and hasattr(error, "exit_code"):  # wrong usage, found by typer itself
             caught, code, message = error, int(error.exit_code), error.format_message()
             if not message:  # no arguments at all: the help has been shown
                 return code
             if context := getattr(error, "ctx", None):
                 message = f"{message} ({context.command_path} --help shows what there is)"
+        elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            caught, code, message = error, 1, f"cannot write the output: {error.strerror}; free some space"
         else:
             caught, code, message = error, 1, f"{type(error).__name__}: {error} (a bug; --debug shows where)"
     if debug:
@@ -80,7 +89,3 @@ def main(arguments: list[str] | None = None) -> int:
     line = " ".join(message.split("\n"))
     stderr.print(Text.assemble(("error:", "red"), " ", line), soft_wrap=True)
     return code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

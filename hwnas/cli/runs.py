@@ -22,17 +22,18 @@ def open_run(out: Path | None, resume: bool, layers: Sequence[Mapping[str, Any]]
         layers: what the user set; where the first, the preset, is empty, a new run starts from the default one.
 
     Raises:
-        UsageError: if the folder is taken, or the settings differ from those of the run to resume.
+        UsageError: if the folder is taken, or there is no run to resume, or its settings differ.
     """
     from hwnas import pipeline
-    from hwnas.cli.console import stderr
     from hwnas.cli.options import default_out
     from hwnas.config import load_config, make_config
     from hwnas.run_directory import RunDirectory
 
     config = new_config(layers)
     out = out or default_out(config)
-    if resume and RunDirectory(out).exists:
+    if resume:
+        if not RunDirectory(out).exists:
+            raise UsageError(f"there is no run at {out} to go on with; leave out --resume to begin one")
         saved = load_config(RunDirectory(out).config)
         wanted = make_config([saved.model_dump(mode="json"), *layers])
         if wanted != saved:
@@ -42,9 +43,7 @@ def open_run(out: Path | None, resume: bool, layers: Sequence[Mapping[str, Any]]
             )
         return RunDirectory(out), saved
     pipeline.check(config)
-    run = RunDirectory.create(out, resume)
-    if resume:
-        stderr.print(f"nothing to resume in {out}: a new run begins", soft_wrap=True)
+    run = RunDirectory.create(out)
     config.save(run.config)
     return run, config
 

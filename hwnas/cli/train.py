@@ -35,6 +35,7 @@ def train(
     from hwnas.cli.runs import new_config, open_run
     from hwnas.config import load_config, make_config, merge
     from hwnas.errors import UsageError
+    from hwnas.inference import Validation
     from hwnas.run_directory import RunDirectory
 
     if Path(network).is_dir() and (out is None or out == Path(network)):
@@ -66,9 +67,13 @@ def train(
     with directory.discarded_if_unused(), progress() as tell:
         photographs = pipeline.load_data(settings, architecture.scale, tell)
         psnr = pipeline.train(settings, directory, photographs, tell)
+        bicubic = Validation(photographs.validation, architecture.scale).bicubic_psnr()
     if json:
         import json as encoder
 
-        print(encoder.dumps({"run": str(directory.path), "weights": str(directory.weights), "validation_psnr": psnr}))
+        figures = {"validation_psnr": psnr, "bicubic_psnr": bicubic}
+        print(encoder.dumps({"run": str(directory.path), "weights": str(directory.weights), **figures}))
         return
-    typer.echo(f"{directory.weights}: validation {psnr:.2f} dB\nnext: hwnas export {directory.path}")
+    typer.echo(
+        f"{directory.weights}: validation {psnr:.2f} dB, bicubic {bicubic:.2f} dB\nnext: hwnas export {directory.path}"
+    )

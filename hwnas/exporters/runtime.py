@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from hwnas.errors import HwnasError
+from hwnas.errors import HwnasError, UsageError
 
 _PROBE_SIDE = 8
 
@@ -20,10 +20,13 @@ def open_session(path: Path) -> onnxruntime.InferenceSession:
     """A CPU session of ONNX Runtime, which reports its problems as exceptions and not on the terminal.
 
     Raises:
-        HwnasError: if the file cannot be read or is not ONNX.
+        UsageError: if there is no such file.
+        HwnasError: if it cannot be read or is not ONNX.
     """
     try:
         content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no file {path}; check the path") from error
     except OSError as error:
         raise HwnasError(f"cannot read {path}: {error.strerror}") from error
     options = onnxruntime.SessionOptions()
@@ -71,6 +74,12 @@ class OnnxUpscaler:
         self.overlap = self._find_overlap()
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        taken = self._session.get_inputs()[0].shape[2:]
+        if any(isinstance(own, int) and own != side for own, side in zip(taken, image.shape, strict=False)):
+            raise HwnasError(
+                f"{self.path} takes inputs of {taken[1]}x{taken[0]} only, not of {image.shape[1]}x{image.shape[0]}; "
+                "export the network again for any size"
+            )
         x = image.astype(np.float32).transpose(2, 0, 1)[None] / np.float32(255)
         y = run_network(self._session, x, self.path)
         height, width = (side * self.scale for side in image.shape[:2])
@@ -110,7 +119,7 @@ class OnnxUpscaler:
         sides = [side if isinstance(side, int) else _PROBE_SIDE for side in self._session.get_inputs()[0].shape[2:]]
         shape = run_network(self._session, np.zeros((1, 3, *sides), np.float32), self.path).shape
         scale = shape[2] // sides[0] if len(shape) == 4 else 0
-        if scale < 1 or shape != (1, 3, sides[0] * scale, sides[1] * scale):
+        if scale < 2 or shape != (1, 3, sides[0] * scale, sides[1] * scale):
             raise HwnasError(
                 f"{self.path} does not upscale RGB images: it makes {list(shape)} of [1, 3, {sides[0]}, {sides[1]}]"
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
+from hwnas.errors import HwnasError
 from hwnas.files import write_text
 from hwnas.run_directory import RunDirectory
 from hwnas.searches.base import SearchResult
@@ -35,6 +36,15 @@ def save_result(run: RunDirectory, result: SearchResult) -> None:
 
 
 def read_front(run: RunDirectory) -> list[dict[str, str]]:
-    """The rows of the front as they stand in its file."""
-    with run.front.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    """The rows of the front as they stand in its file.
+
+    Raises:
+        HwnasError: if it is missing.
+    """
+    try:
+        with run.front.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except OSError as error:
+        raise HwnasError(
+            f"cannot read {run.front}: {error.strerror}; restore it, or delete {run.architecture} to derive both again"
+        ) from error

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from hwnas.architecture import Architecture
-from hwnas.checkpoints import NetworkRecord, load_state, save_network, save_state
+from hwnas.checkpoints import NetworkRecord, load_network, load_state, save_network, save_state
 from hwnas.data.sources import TrainingData
 from hwnas.errors import HwnasError
 from hwnas.inference import Validation
@@ -86,6 +86,7 @@ def train(
             raise HwnasError(
                 f"{run.train_state} does not belong to this training; delete it to begin again with --resume"
             ) from error
+        _require_weights(run, first)
     freeze_at = settings.epochs
     if is_data_dependent(network):
         freeze_at -= round(settings.freeze * settings.epochs)
@@ -137,3 +138,14 @@ def train(
         )
     writer.close()
     return best
+
+
+def _require_weights(run: RunDirectory, epochs: int) -> None:
+    """The best network so far may be of an epoch that is not repeated."""
+    try:
+        load_network(run.weights)
+    except HwnasError as error:
+        raise HwnasError(
+            f"{run.weights} cannot be read, though {epochs} epochs are trained; restore it, or delete "
+            f"{run.train_state} to begin again"
+        ) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,15 @@ from hwnas.cost_models import COST_MODELS, cost_model
 from hwnas.operators import OPERATORS, OperatorSpec, build_operator
 from hwnas.operators.layers import FloatLayers
 from hwnas.searches import SEARCHES
+from hwnas.spaces import SPACES
 
 PAGE = Path(__file__).parents[2] / "CONTRIBUTING.md"
-REGISTERED = ((OPERATORS, "bottleneck"), (COST_MODELS, "traffic"), (SEARCHES, "random"))
+REGISTERED = (
+    (OPERATORS, "bottleneck"),
+    (COST_MODELS, "traffic"),
+    (SEARCHES, "random"),
+    (SPACES, "quantnas-bottleneck"),
+)
 
 
 @pytest.fixture
@@ -39,6 +45,14 @@ def test_the_operator_is_built_and_costed() -> None:
     spec = OperatorSpec(kind="bottleneck", in_channels=8, hidden=4, out_channels=6)
     assert sum(p.numel() for p in build_operator(spec, FloatLayers()).parameters()) == 8 * 4 + 4 * 4 * 9 + 4 * 6
     assert cost_model("flops").operator_cost(spec, (10, 10)) == 100 * (8 * 4 + 4 * 4 * 9 + 4 * 6)
+
+
+@pytest.mark.usefixtures("contributed")
+def test_the_operator_is_searched_over(hwnas: Any, tiny: Sequence[str], out: Path) -> None:
+    answer = hwnas("search", *tiny, "--space", "quantnas-bottleneck", "--set", "search.front_points=9", "--out", out)
+    assert answer.code == 0, answer.err
+    # Ten candidates in place of eight in the two layers of the body.
+    assert f"space quantnas-bottleneck: {7_077_888 // 64 * 100:,} architectures" in answer.err
 
 
 @pytest.mark.usefixtures("contributed")

@@ -150,3 +150,35 @@ def test_an_architecture_file_that_is_none_is_named(hwnas: Any, tmp_path: Path, 
     path = tmp_path / "architecture.json"
     path.write_text(content)
     assert str(path) in hwnas("cost", path).only_error(FAILURE)
+
+
+@pytest.mark.parametrize("cut", [None, 100])
+def test_lost_weights_of_a_finished_training_are_not_reported_as_trained(
+    hwnas: Any, run: Path, cut: int | None
+) -> None:
+    weights, state = run / "weights.safetensors", run / "train" / "state.pt"
+    content = weights.read_bytes()
+    weights.unlink()
+    if cut is not None:
+        weights.write_bytes(content[:cut])
+    message = hwnas("train", run, "--resume").error(FAILURE)
+    assert str(weights) in message and f"delete {state}" in message
+    # The advice holds.
+    state.unlink()
+    assert hwnas("train", run, "--resume").code == 0
+    assert weights.read_bytes() == content
+
+
+def test_a_lost_front_is_named(hwnas: Any, run: Path) -> None:
+    front = (run / "front.csv").read_bytes()
+    (run / "front.csv").unlink()
+    message = hwnas("search", "--resume", "--out", run).error(FAILURE)
+    assert f"delete {run / 'architecture.json'}" in message
+    (run / "architecture.json").unlink()
+    assert hwnas("search", "--resume", "--out", run).code == 0
+    assert (run / "front.csv").read_bytes() == front
+
+
+def test_a_damaged_training_state_does_not_stand_in_the_way_of_an_export(hwnas: Any, run: Path, tmp_path: Path) -> None:
+    (run / "train" / "state.pt").write_bytes(b"garbage")
+    assert hwnas("export", run, "-o", tmp_path / "model.onnx").code == 0

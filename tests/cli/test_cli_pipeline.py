@@ -128,7 +128,7 @@ def test_search_train_export_evaluate_upscale(hwnas: Any, run: Path, low: Path, 
         (run / name).unlink()
     trained = hwnas("train", run, "--json")
     assert trained.code == 0, trained.err
-    assert set(trained.json) == {"run", "weights", "validation_psnr"}
+    assert set(trained.json) == {"run", "weights", "validation_psnr", "bicubic_psnr"}
     assert (run / "weights.safetensors").read_bytes() == before
 
     for option in ("--mixed", "--int8", "--fp32"):

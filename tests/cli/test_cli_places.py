@@ -16,9 +16,10 @@ FAILURE, USAGE = 1, 2
 def test_a_folder_of_other_files_is_left_alone(hwnas: Any, tiny: tuple[str, ...], out: Path) -> None:
     out.mkdir()
     (out / "thesis.txt").write_text("precious")
-    for resume in ((), ("--resume",)):
-        answer = hwnas("search", *tiny, *BUDGET, "--out", out, *resume)
-        assert "is not a run of hwnas; choose another --out" in answer.only_error(USAGE)
+    answer = hwnas("search", *tiny, *BUDGET, "--out", out)
+    assert "is not a run of hwnas; choose another --out" in answer.only_error(USAGE)
+    answer = hwnas("search", *tiny, *BUDGET, "--out", out, "--resume")
+    assert f"there is no run at {out} to go on with" in answer.only_error(USAGE)
     assert [path.name for path in out.iterdir()] == ["thesis.txt"]
 
 
@@ -29,6 +30,18 @@ def test_a_run_is_not_begun_again_without_being_asked(hwnas: Any, tiny: tuple[st
     assert "--resume" in hwnas("train", run).only_error(USAGE)
     assert "--resume" in hwnas("train", "espcn", "--out", run).only_error(USAGE)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_misspelt_run_is_not_begun_by_resume(hwnas: Any, out: Path) -> None:
+    for command in (("search",), ("run",), ("train", "espcn")):
+        assert f"there is no run at {out}" in hwnas(*command, "--resume", "--out", out).only_error(USAGE)
+    assert not out.exists()
+
+
+def test_a_folder_of_the_users_survives_a_command_that_failed(hwnas: Any, tmp_path: Path, out: Path) -> None:
+    out.mkdir()
+    assert hwnas("search", "--data", tmp_path / "misspelt", "--out", out).code == USAGE
+    assert list(out.iterdir()) == []
 
 
 def test_a_place_that_cannot_be_written_is_named(hwnas: Any, tiny: tuple[str, ...], tmp_path: Path) -> None:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+
+from hwnas.data.images import find_images
 
 START = Callable[..., "subprocess.Popen[str]"]
 
@@ -154,6 +158,51 @@ def test_ctrl_c_promises_no_resume_where_there_is_none(
     assert (answer.code, answer.err) == (130, "error: interrupted\n")
 
 
+def test_ctrl_c_that_a_module_swallows_ends_the_command_all_the_same(
+    hwnas: Any, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Modules written in C do so while they are imported."""
+
+    def swallowing(folder: Path) -> list[Path]:
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        return find_images(folder)
+
+    monkeypatch.setattr("hwnas.data.images.find_images", swallowing)
+    answer = hwnas("upscale", "bicubic", photographs, tmp_path / "out")
+    assert (answer.code, answer.err) == (130, "error: interrupted\n")
+    assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_that_a_module_turns_into_an_error_is_no_bug(
+    hwnas: Any, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(folder: Path) -> list[Path]:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ImportError("initialization failed") from None
+        raise AssertionError("no interrupt came")
+
+    monkeypatch.setattr("hwnas.data.images.find_images", failing)
+    answer = hwnas("upscale", "bicubic", photographs, tmp_path / "out")
+    assert (answer.code, answer.err) == (130, "error: interrupted\n")
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.0, 2.5])
+def test_ctrl_c_while_modules_load_ends_the_command(
+    start: START, tiny: Sequence[str], out: Path, seconds: float
+) -> None:
+    process = start("search", *tiny, *SEARCH, "--set", "search.epochs=1000", "--out", out)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    said, told = process.communicate(timeout=60)
+    # By the signal itself before the command has begun.
+    assert process.returncode in (130, -signal.SIGINT)
+    assert "Traceback" not in told and "bug" not in told
+    assert said == ""
+
+
 @pytest.mark.parametrize("epoch", [1, 2, 3, 4])
 def test_a_search_can_be_stopped_after_any_epoch(
     hwnas: Any,
@@ -273,9 +322,3 @@ def test_a_finished_run_stays_as_it_is_however_often_it_is_resumed(hwnas: Any, r
     trained = hwnas("train", run, "--resume", "--json")
     assert trained.code == 0, trained.err
     assert _files(run, results) == before
-
-
-def test_resume_where_there_is_nothing_yet_begins(hwnas: Any, tiny: Sequence[str], tmp_path: Path) -> None:
-    answer = hwnas("search", *tiny, "--budget", "50MBitOps", "--out", tmp_path / "run", "--resume")
-    assert answer.code == 0, answer.err
-    assert (tmp_path / "run" / "architecture.json").is_file()

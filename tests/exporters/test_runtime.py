@@ -57,7 +57,7 @@ def test_values_beyond_the_range_are_clipped(tmp_path: Path) -> None:
 
 def test_an_image_of_another_size_than_a_fixed_one_says_so(tmp_path: Path) -> None:
     upscaler = OnnxUpscaler(_nearest(tmp_path / "fixed.onnx", [1, 3, 5, 7]))
-    with pytest.raises(HwnasError, match=r"cannot upscale an input of \[1, 3, 4, 4\]"):
+    with pytest.raises(HwnasError, match="takes inputs of 7x5 only, not of 4x4"):
         upscaler(np.zeros((4, 4, 3), np.uint8))
 
 
@@ -77,7 +77,7 @@ def test_a_file_of_another_kind_says_so(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_missing_file_says_so(tmp_path: Path) -> None:
-    with pytest.raises(HwnasError, match="cannot read"):
+    with pytest.raises(HwnasError, match=r"there is no file .*none\.onnx"):
         OnnxUpscaler(tmp_path / "none.onnx")
 
 
@@ -91,9 +91,10 @@ def test_a_network_for_other_inputs_says_what_it_takes(tmp_path: Path, shape: li
         OnnxUpscaler(path)
 
 
-def test_a_network_that_does_not_enlarge_says_so(tmp_path: Path) -> None:
-    path = _write(tmp_path / "flat.onnx", helper.make_node("Flatten", ["x"], ["y"]), [1, 3, "h", "w"])
-    with pytest.raises(HwnasError, match=r"it makes \[1, 192\] of \[1, 3, 8, 8\]"):
+@pytest.mark.parametrize(("operation", "made"), [("Flatten", r"\[1, 192\]"), ("Neg", r"\[1, 3, 8, 8\]")])
+def test_a_network_that_does_not_enlarge_says_so(tmp_path: Path, operation: str, made: str) -> None:
+    path = _write(tmp_path / "flat.onnx", helper.make_node(operation, ["x"], ["y"]), [1, 3, "h", "w"])
+    with pytest.raises(HwnasError, match=rf"it makes {made} of \[1, 3, 8, 8\]"):
         OnnxUpscaler(path)
 
 

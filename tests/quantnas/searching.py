@@ -155,7 +155,7 @@ def search(
     pairs = RecordedPairs.prepare(photographs(*sides), space.wiring.scale)
     assert isinstance(pairs, RecordedPairs)
     fields = {"epochs": 2, "steps_per_epoch": 2, "batch": 2, "crop": 8, "front_points": 2} | settings
-    run = RunDirectory.create(path, resume=False) if not path.exists() else RunDirectory(path)
+    run = RunDirectory.create(path) if not path.exists() else RunDirectory(path)
     listener = Listener()
     task = SearchTask(
         space=space,
