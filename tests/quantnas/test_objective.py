@@ -143,8 +143,8 @@ def test_the_budget_presses_with_the_multiplier_and_the_excess_and_never_pulls(
 
 
 def test_the_dual_variable_follows_the_excess_and_never_falls_below_zero() -> None:
-    assert next_multiplier(0.2, 0.5) == pytest.approx(0.2 + STIFFNESS * 0.5)
-    assert next_multiplier(0.2, -0.5) == pytest.approx(0.2 - STIFFNESS * 0.5)
+    assert next_multiplier(2, 0.5) == pytest.approx(2 + STIFFNESS * 0.5)
+    assert next_multiplier(2, -0.5) == pytest.approx(2 - STIFFNESS * 0.5)
     assert next_multiplier(0.001, -0.9) == 0
 
 
@@ -179,7 +179,7 @@ def test_a_search_held_by_its_dual_ends_at_the_budget() -> None:
     alpha = torch.zeros(2, requires_grad=True)
     budget = Budget("flops", 4.0, (1, 1))
     pressure = Pressure(budget, ExpectedCost({"a": [2.0, 10.0]}), penalty=None)
-    optimiser = torch.optim.SGD([alpha], 10)
+    optimiser = torch.optim.SGD([alpha], 1)
     costs = []
     for _ in range(150):
         for _ in range(10):
@@ -191,13 +191,13 @@ def test_a_search_held_by_its_dual_ends_at_the_budget() -> None:
             p = {"a": alpha.softmax(0)}
             pressure.update(p)
             costs.append(pressure.cost.value(p))
-    assert costs[0] > 4.1, "it comes from above its budget"
+    assert pressure.cost.at_uniform == 6, "it comes from above its budget"
     assert costs[-1] == pytest.approx(4.0, rel=0.02)
     # At the budget the pull of the task, 0.01 for each unit of probability, is that of the budget: 8 / 4 times m.
     assert pressure.multiplier == pytest.approx(0.01 / 2, rel=0.05)
 
 
-def test_the_bound_comes_down_from_the_average_cost_to_just_below_the_budget() -> None:
+def test_the_bound_comes_down_from_the_average_cost_to_the_budget() -> None:
     """A bound is felt from the cost at which its loss begins to pull."""
 
     def felt(limit: float, progress: float) -> float:
@@ -209,8 +209,8 @@ def test_the_bound_comes_down_from_the_average_cost_to_just_below_the_budget() -
                 return expected
         return math.inf
 
-    assert [felt(4.0, progress) for progress in (0, 0.25, 0.5, 1)] == pytest.approx([6, 4.9, 3.8, 3.8], abs=0.02)
-    assert [felt(8.0, progress) for progress in (0, 1)] == pytest.approx([7.6, 7.6], abs=0.02)
+    assert [felt(4.0, progress) for progress in (0, 0.25, 0.5, 1)] == pytest.approx([6, 5, 4, 4], abs=0.02)
+    assert [felt(8.0, progress) for progress in (0, 1)] == pytest.approx([8, 8], abs=0.02)
 
 
 def test_a_constant_penalty_is_the_papers_loss() -> None:

@@ -20,8 +20,7 @@ from hwnas.searches.quantnas.supernet import Supernet
 from hwnas.spaces import SearchSpace
 from tests.quantnas.searching import Draw, Searched, Step, centre, search, small_space
 
-STIFFNESS = 0.1
-AIM = 0.95
+STIFFNESS = 1.0
 
 
 def test_the_weights_learn_from_one_half_of_the_images_and_the_alphas_from_the_other(tmp_path: Path) -> None:
@@ -199,10 +198,9 @@ def test_each_budget_pulls_as_its_excess_does_and_none_where_it_is_met(tmp_path:
     pressed = search(tmp_path / "pressed", space, budgets, epochs=1, steps_per_epoch=1)
     expected = [np.zeros(len(candidates)) for candidates in space.choices.values()]
     for budget in budgets:
-        aim = AIM * budget.limit
-        excess = centre(space, budget.metric) / aim - 1
+        excess = centre(space, budget.metric) / budget.limit - 1
         for total, slope in zip(expected, slopes_of_cost(space, budget.metric), strict=True):
-            total += max(0, STIFFNESS * excess) * slope / aim
+            total += max(0, STIFFNESS * excess) * slope / budget.limit
     for pull, slope in zip(differences(without.steps[0], pressed.steps[0]), expected, strict=True):
         np.testing.assert_allclose(pull, slope, rtol=1e-3, atol=1e-7)
         assert np.abs(slope).max() > 1e-5
@@ -242,13 +240,12 @@ def test_each_budget_learns_after_each_epoch_how_hard_to_press(tmp_path: Path) -
     ends = []
     for budget in (tight, loose):
         multiplier, shown = 0.0, []
-        aim = AIM * budget.limit
-        above = max(0.0, centre(space, budget.metric) - aim)
+        above = max(0.0, centre(space, budget.metric) - budget.limit)
         for epoch, expected in enumerate(found.scalars(f"expected_{budget.metric}")):
             shown.append(multiplier)
             if epoch >= 1:
                 # Three epochs of alphas: after the first, a third of the way there is to half-way is left.
-                bound = aim + (above / 3 if epoch == 1 else 0.0)
+                bound = budget.limit + (above / 3 if epoch == 1 else 0.0)
                 multiplier = max(0.0, multiplier + STIFFNESS * (expected / bound - 1))
         assert found.scalars(f"multiplier_{budget.metric}") == pytest.approx(shown, rel=1e-4)
         ends.append(multiplier)

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-STIFFNESS = 0.1
-"""Penalty per unit of relative excess: above the entropy's coefficient from an excess of 1 % on, or a choice that the
-entropy has settled would stand, whatever it costs. The published penalties, 1e-4 to 1e-3, are an excess of 0.1 to 1 %.
+STIFFNESS = 1.0
+"""Penalty per unit of relative excess. The published penalties, 1e-4 to 1e-3, are an excess of 0.01 to 0.1 %: the
+expected cost follows its bound closely, and a choice that the entropy has settled still gives way to it.
 """
 
 

@@ -13,9 +13,6 @@ from hwnas.searches.quantnas.budget_control import budget_loss, next_multiplier
 from hwnas.searches.quantnas.objective import ExpectedCost
 from hwnas.spaces.space import SearchSpace
 
-AIM = 0.95
-"""Share of a budget that the expected cost is held to at last."""
-
 
 @dataclass
 class Pressure:
@@ -46,18 +43,16 @@ class Pressure:
         return budget_loss(normalised * (self.cost.at_uniform / self.bound) - 1, self.multiplier)
 
     def tighten(self, progress: float) -> None:
-        """Let the bound come down, from what the space costs on average to just below the budget, reached half-way.
+        """Let the bound come down, from what the space costs on average to the budget, reached half-way.
 
         At once, the full excess would push all costly candidates down before the task has judged any, the entropy term
-        would settle that, and the search would end far below its budget; at the end, nothing moves any more. Below it,
-        since the average of a mixture is bounded here, and the most probable network, which may cost a little more, is
-        the one that has been trained.
+        would settle that, and the search would end far below its budget; at the end, nothing moves any more.
 
         Args:
             progress: 0..1, the share of the alpha steps that are taken.
         """
-        aim = AIM * self.budget.limit
-        self.bound = aim + max(0.0, self.cost.at_uniform - aim) * max(0.0, 1 - 2 * progress)
+        limit = self.budget.limit
+        self.bound = limit + max(0.0, self.cost.at_uniform - limit) * max(0.0, 1 - 2 * progress)
 
     def update(self, probabilities: Mapping[str, Tensor]) -> None:
         """Raise or lower the dual variable after an epoch; a constant penalty has none."""
