@@ -25,9 +25,9 @@ from hwnas.searches.quantnas.pressure import Pressure
 from hwnas.spaces import SPACES
 
 SPREAD = 1e-3
-"""Standard deviation of the candidates' losses, those of equal cost; about what a supernet shows."""
+"""Standard deviation of the losses of candidates of equal cost, and of the noise of a step. Assumed, not measured."""
 WORTH = 1e-3
-"""What a candidate of e times the cost is better by."""
+"""What a candidate of e times the cost is better by. Assumed likewise."""
 
 
 class Simulation:

@@ -107,8 +107,6 @@ def resolve_enlarger(name: str, scale: int | None) -> Enlarger:
         UsageError: if it is none of these, or the scale is another.
         HwnasError: if a file is damaged.
     """
-    from hwnas.run_directory import RunDirectory
-
     path = Path(name)
     if name == "bicubic":
         from hwnas.data import degradation
@@ -122,13 +120,14 @@ def resolve_enlarger(name: str, scale: int | None) -> Enlarger:
 
         onnx = OnnxUpscaler(path)
         found = Enlarger(onnx, onnx.scale, onnx.overlap)
-    elif path.is_dir() and not RunDirectory(path).exists:
-        raise UsageError(f"{path} is no run of hwnas; name a run, an .onnx or .safetensors file, or 'bicubic'")
     elif path.is_dir() or path.suffix == ".safetensors":
         from hwnas.checkpoints import load_network, load_run_network
         from hwnas.inference import TorchUpscaler
         from hwnas.networks.adadm import is_data_dependent
+        from hwnas.run_directory import RunDirectory
 
+        if path.is_dir() and not RunDirectory(path).exists:
+            raise UsageError(f"{path} is no run of hwnas; name a run, an .onnx or .safetensors file, or 'bicubic'")
         record, network = load_run_network(RunDirectory(path)) if path.is_dir() else load_network(path)
         reach = None if is_data_dependent(network) else record.architecture.receptive_radius
         found = Enlarger(TorchUpscaler(network), record.architecture.scale, reach)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -91,3 +92,14 @@ def test_a_full_disk_is_named_and_leaves_nothing_half_written(
     assert "No space left on device" in answer.error(FAILURE)
     assert not list(full_disk.rglob(".*")), "temporary files stay behind"
     assert not (full_disk / "run" / "architecture.json").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["table", "json"])
+def test_an_output_that_cannot_be_written_is_no_bug(form: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "hwnas", "cost", "espcn", *form]
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    assert ended.returncode == FAILURE
+    assert ended.stderr.startswith("error: cannot write the output") and "bug" not in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
