@@ -27,11 +27,6 @@ def parse_size(text: str) -> Size:
     return size
 
 
-def format_size(size: Size) -> str:
-    """``180x320``."""
-    return f"{size[0]}x{size[1]}"
-
-
 def format_quantity(value: float, unit: str, rounding: str = ROUND_HALF_EVEN) -> str:
     """A number with an SI prefix and its unit: ``4.629 GBitOps``; ``rounding`` is one of the decimal module's."""
     prefix = next((p for p in ("T", "G", "M", "k") if abs(value) >= _PREFIX[p.lower()]), "")
@@ -58,7 +53,7 @@ class Budget:
         return cost_model(self.metric)
 
     def __str__(self) -> str:
-        return f"{self.format(self.limit)} at {format_size(self.input_size)}"
+        return f"{self.format(self.limit)}{self.model.at(self.input_size)}"
 
     def format(self, value: float, rounding: str = ROUND_HALF_EVEN) -> str:
         """``value`` in the budget's unit, for people."""

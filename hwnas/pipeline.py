@@ -138,6 +138,6 @@ def run_all(config: RunConfig, run: RunDirectory, progress: Progress) -> Evaluat
     progress.say(f"{run.onnx}: parity with torch {parity.mean:.2g} grey levels mean, {parity.maximum:.2g} at most")
     evaluation = evaluate_validation(run.onnx, data)
     target = load_target(config.target)
-    page = summarise_run(architecture, budgets_of(config), target, evaluation, how, summary, parity)
+    page = summarise_run(architecture, config, budgets_of(config), target, evaluation, how, summary, parity)
     write_text(run.summary, page)
     return evaluation

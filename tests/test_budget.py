@@ -122,6 +122,11 @@ def test_number_prefix_unit_and_size_are_read_back(number: object, prefix: str, 
     assert parse_size(f"{size[0]}x{size[1]}") == size
 
 
+def test_a_cost_of_no_size_is_written_without_one() -> None:
+    assert str(parse_budget("300KParams")) == "300 kParams"
+    assert str(parse_budget("5GBitOps")) == "5 GBitOps at 32x32"
+
+
 @given(limit=st.floats(1, 9e15), size=st.tuples(st.integers(1, 65536), st.integers(1, 65536)))
 def test_what_is_written_is_read_as_the_same_to_four_digits(limit: float, size: tuple[int, int]) -> None:
     budget = Budget("bitops", limit, size)

@@ -31,6 +31,18 @@ stdout = Console(
 )
 
 
+class _Lines:
+    """Says a line once: the stages of a command may find the same thing."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def say(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            stderr.print(line, soft_wrap=True)
+
+
 class _Bar:
     def __init__(self, progress: RichProgress, identity: TaskID) -> None:
         self._progress = progress
@@ -42,16 +54,14 @@ class _Bar:
         self._progress.update(self._identity, advance=units, figures=shown)
 
 
-class _Terminal:
+class _Terminal(_Lines):
     def __init__(self, progress: RichProgress) -> None:
+        super().__init__()
         self._progress = progress
 
     def task(self, description: str, total: int, done: int = 0) -> Task:
         raise_if_interrupted()
         return _Bar(self._progress, self._progress.add_task(description, total=total, completed=done, figures=""))
-
-    def say(self, line: str) -> None:
-        self._progress.console.print(line)
 
 
 class _Unseen:
@@ -59,13 +69,10 @@ class _Unseen:
         raise_if_interrupted()
 
 
-class _Plain:
+class _Plain(_Lines):
     def task(self, description: str, total: int, done: int = 0) -> Task:
         raise_if_interrupted()
         return _Unseen()
-
-    def say(self, line: str) -> None:
-        stderr.print(line, soft_wrap=True)
 
 
 @contextmanager

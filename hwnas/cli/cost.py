@@ -29,9 +29,9 @@ def cost(
 
       hwnas cost espcn --bits 8 --json
     """
-    from hwnas.budget import format_quantity, format_size, parse_size
+    from hwnas.budget import format_quantity, parse_size
     from hwnas.cli.resolve import resolve_architecture
-    from hwnas.cost_models import cost_model
+    from hwnas.cost_models import cost_model, format_size
 
     model = cost_model(metric)
     size = None if input_size is None else parse_size(input_size)
@@ -61,7 +61,7 @@ def cost(
 
     from hwnas.cli.console import stdout
 
-    table = Table(title=f"{architecture.name} x{architecture.scale}: {found.metric} at {format_size(found.input_size)}")
+    table = Table(title=f"{architecture.name} x{architecture.scale}: {metric}{model.at(found.input_size)}")
     table.add_column("layer")
     table.add_column("operator")
     table.add_column("copies", justify="right")

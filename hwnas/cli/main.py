@@ -70,7 +70,7 @@ def _run(arguments: list[str] | None) -> int:
     except (KeyboardInterrupt, Exception) as error:
         if was_interrupted() or isinstance(error, KeyboardInterrupt | typer.Abort):
             resumable = bool({"run", "search", "train"} & set(arguments[:1]))
-            remedy = "; the same command with --resume goes on from the last epoch" if resumable else ""
+            remedy = "; if it had begun a run, the same command with --resume goes on with it" if resumable else ""
             caught, code, message = error, INTERRUPTED, f"interrupted{remedy}"
         elif isinstance(error, HwnasError):
             caught, code, message = error, error.exit_code, str(error)

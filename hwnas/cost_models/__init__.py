@@ -2,6 +2,6 @@
 
 import hwnas.cost_models.counting
 import hwnas.cost_models.memory  # noqa: F401  both register their models
-from hwnas.cost_models.base import COST_MODELS, Cost, CostModel, LayerCost, Size, cost_model
+from hwnas.cost_models.base import COST_MODELS, Cost, CostModel, LayerCost, Size, cost_model, format_size
 
-__all__ = ["COST_MODELS", "Cost", "CostModel", "LayerCost", "Size", "cost_model"]
+__all__ = ["COST_MODELS", "Cost", "CostModel", "LayerCost", "Size", "cost_model", "format_size"]

@@ -55,6 +55,7 @@ class CostModel(ABC):
     derivation under a budget an exact integer program. A model that is not additive overrides `architecture_cost`.
 
     ``budget_units`` are the units, without SI prefix, in which users write budgets for it; none if it has no budgets.
+    ``sized`` says whether the cost depends on the input size at all.
 
     Implementations are deterministic, and memoise: the same spec at the same size is never traced or measured twice.
     """
@@ -64,6 +65,7 @@ class CostModel(ABC):
     default_input_size: ClassVar[Size]
     budget_units: ClassVar[tuple[str, ...]] = ()
     additive: ClassVar[bool] = True
+    sized: ClassVar[bool] = True
 
     @abstractmethod
     def operator_cost(self, spec: OperatorSpec, size: Size) -> float:
@@ -105,10 +107,19 @@ class CostModel(ABC):
             for slot in space.wiring.slots
         }
 
+    def at(self, input_size: Size) -> str:
+        """`` at 32x32``, for people; nothing where the cost does not depend on it."""
+        return f" at {format_size(input_size)}" if self.sized else ""
+
     def space_constant(self, space: SearchSpace, input_size: Size) -> float:
         """What every architecture of ``space`` costs besides its operators."""
         rest = self.wiring_cost(space.first, input_size)
         return 0.0 if rest is None else rest.value
+
+
+def format_size(size: Size) -> str:
+    """``180x320``."""
+    return f"{size[0]}x{size[1]}"
 
 
 def _scaled(size: Size, resolution: int) -> Size:

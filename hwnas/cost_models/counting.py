@@ -91,6 +91,7 @@ class ParametersCost(CostModel):
     unit = "Params"
     default_input_size = (32, 32)
     budget_units = ("Params",)
+    sized = False
 
     def operator_cost(self, spec: OperatorSpec, size: Size) -> float:
         return _operator_parameters(spec.float_twin)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hwnas.architecture import Architecture
-from hwnas.budget import Budget, format_size
+from hwnas.budget import Budget, format_quantity
+from hwnas.config import RunConfig
 from hwnas.cost_models import cost_model
 from hwnas.devices.target import Target
 from hwnas.evaluation import Evaluation
@@ -24,6 +25,7 @@ def widened_layers(architecture: Architecture, target: Target) -> list[str]:
 
 def summarise_run(
     architecture: Architecture,
+    config: RunConfig,
     budgets: Sequence[Budget],
     target: Target,
     evaluation: Evaluation,
@@ -35,6 +37,10 @@ def summarise_run(
     lines = [
         f"# {architecture.name}, x{architecture.scale}",
         "",
+        f"Found by {config.algorithm} in space `{config.space_name}`, trained for "
+        f"{config.train.epochs * config.train.steps_per_epoch:,} steps on `{config.data}`, seed {config.seed}; "
+        "`config.yaml` has every setting.",
+        "",
         "| layer | operator | copies |",
         "|---|---|---|",
     ]
@@ -42,13 +48,14 @@ def summarise_run(
     lines += ["", "## Cost (counted)", "", "| metric | cost | budget |", "|---|---|---|"]
     for budget in budgets:
         value = budget.model.architecture_cost(architecture, budget.input_size).value
-        lines.append(f"| {budget.metric} at {format_size(budget.input_size)} | {budget.format(value)} | {budget} |")
+        at = budget.model.at(budget.input_size)
+        lines.append(f"| {budget.metric}{at} | {budget.format(value)} | {budget.format(budget.limit)} |")
     bounded = {budget.metric for budget in budgets}
     for name in ("bitops", "flops", "params"):
         if name not in bounded:
-            cost = cost_model(name).architecture_cost(architecture)
-            shown = Budget(name, cost.value, cost.input_size)
-            lines.append(f"| {name} at {format_size(cost.input_size)} | {shown.format(cost.value)} | |")
+            model = cost_model(name)
+            cost = model.architecture_cost(architecture)
+            lines.append(f"| {name}{model.at(cost.input_size)} | {format_quantity(cost.value, cost.unit)} | |")
     if widened := widened_layers(architecture, target):
         widths = ", ".join(map(str, target.compute_bits))
         lines += [

@@ -101,8 +101,9 @@ def test_the_settings_of_a_run_are_stored(finished: Any) -> None:
 def test_the_summary_states_the_measured_and_the_counted(finished: Any) -> None:
     page = (finished.path / "summary.md").read_text()
     found = finished.answer.json
-    for number in (f"{found['psnr']:.2f}", f"{found['bicubic_psnr']:.2f}", "50 MBitOps at 32x32"):
+    for number in (f"{found['psnr']:.2f}", f"{found['bicubic_psnr']:.2f}", "50 MBitOps", "seed 0"):
         assert number in page
+    assert "| bitops at 32x32 |" in page and "| params |" in page
 
 
 def test_the_model_describes_itself_and_passes_the_checker(finished: Any) -> None:

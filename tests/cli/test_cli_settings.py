@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 BUDGET = ("--budget", "50MBitOps")
@@ -92,6 +93,13 @@ def test_an_unknown_precision_is_refused(hwnas: Any, tiny: tuple[str, ...], out:
     command = ("search", *tiny, *BUDGET) if stage == "search" else ("train", "espcn", *tiny[:2], "--crop", "8")
     answer = hwnas(*command, "--set", f"{stage}.precision=3.5-bit", "--out", out)
     assert f"{stage}.precision: Input should be '32-true'" in answer.error(USAGE)
+    assert not out.exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="half precision is possible here")
+def test_half_precision_without_a_gpu_is_refused(hwnas: Any, tiny: tuple[str, ...], out: Path) -> None:
+    command = ("train", "espcn", *tiny[:2], "--crop", "8", "--set", "train.precision=16-mixed", "--out", out)
+    assert "16-mixed needs a GPU" in hwnas(*command).error(USAGE)
     assert not out.exists()
 
 
