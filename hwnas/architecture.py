@@ -106,11 +106,18 @@ class Architecture(BaseModel):
         operators = {name: spec.with_bits(bits) for name, spec in self.operators.items()}
         return self.model_copy(update={"operators": operators, "name": f"{self.name}-{bits}bit"})
 
-    def build(self, layers: LayerFactory) -> nn.Module:
-        """The network of these operators, made of the given layers."""
+    def build(self, layers: LayerFactory, image_layers: LayerFactory | None = None) -> nn.Module:
+        """The network of these operators.
+
+        Args:
+            layers: what they are made of.
+            image_layers: what the operator that reads the image is made of; None for the same.
+        """
+        reads_image = self.wiring.slots[0]
 
         def make(slot: Slot) -> nn.Module:
-            operator = build_operator(self.operators[slot.name], layers)
+            special = image_layers if slot == reads_image else None
+            operator = build_operator(self.operators[slot.name], special or layers)
             initialise(operator, slot.start)
             return operator
 

@@ -22,6 +22,7 @@ from hwnas.errors import HwnasError
 from hwnas.files import atomic_path
 from hwnas.networks.adadm import freeze_normalisation
 from hwnas.operators.layers import FloatLayers
+from hwnas.quantization.placement import Placement
 from hwnas.run_directory import RunDirectory
 
 
@@ -31,6 +32,7 @@ class NetworkRecord(BaseModel):
     Attributes:
         architecture: its architecture.
         activations: quantiser of the activations: learned scales or HWGQ's constant ones; irrelevant in float.
+        placement: where quantisers stand; irrelevant in float.
         frozen: AdaDM and its batch norm use running statistics; see `freeze_normalisation`.
         validation_psnr: of the network at this point, in dB.
     """
@@ -39,15 +41,16 @@ class NetworkRecord(BaseModel):
 
     architecture: Architecture
     activations: Literal["learned", "hwgq"] = "learned"
+    placement: Placement = Placement()
     frozen: bool = False
     validation_psnr: float | None = None
 
     def build(self) -> nn.Module:
         """The network with fresh weights."""
         if self.architecture.is_quantised:
-            from hwnas.quantization.brevitas_layers import BrevitasLayers
+            from hwnas.quantization.brevitas_layers import build_quantised
 
-            network = self.architecture.build(BrevitasLayers(self.activations))
+            network = build_quantised(self.architecture, self.activations, placement=self.placement)
         else:
             network = self.architecture.build(FloatLayers())
         if self.frozen:

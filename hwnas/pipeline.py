@@ -15,6 +15,7 @@ from hwnas.errors import HwnasError
 from hwnas.evaluation import Evaluation, evaluate_pairs
 from hwnas.exporters.onnx import OnnxSummary
 from hwnas.exporters.parity import ParityReport
+from hwnas.exporters.profiles import PROFILES, Profile
 from hwnas.files import write_text
 from hwnas.progress import Progress, Task
 from hwnas.run_directory import RunDirectory
@@ -33,6 +34,11 @@ def budgets_of(config: RunConfig) -> tuple[Budget, ...]:
     """The budgets that the settings state."""
     size = None if config.input_size is None else parse_size(config.input_size)
     return parse_budgets(config.budgets, size)
+
+
+def profile_of(config: RunConfig) -> Profile:
+    """The exporter profile of the target that the settings name."""
+    return PROFILES[load_target(config.target).profile]
 
 
 def check(config: RunConfig) -> None:
@@ -88,7 +94,8 @@ def train(config: RunConfig, run: RunDirectory, data: TrainingData, progress: Pr
     """Train the run's architecture; returns the validation PSNR in dB."""
     from hwnas.training.train import train as train_network
 
-    return train_network(load_architecture(run.architecture), data, config.train, run, config.seed, progress)
+    placement = profile_of(config).placement
+    return train_network(load_architecture(run.architecture), data, config.train, placement, run, config.seed, progress)
 
 
 def epochs_left(config: RunConfig, run: RunDirectory) -> int:
@@ -111,9 +118,10 @@ def export(
 
     record, network = load_run_network(run)
     chosen = precision or ("mixed" if record.architecture.is_quantised else "fp32")
-    deployable = make_deployable(record, network, chosen, data, config.train.crop)  # type: ignore[arg-type]
+    profile = profile_of(config)
+    deployable = make_deployable(record, network, chosen, data, config.train.crop, profile)  # type: ignore[arg-type]
     crops = parity_crops(data.validation, record.architecture.scale)
-    summary, parity = export_verified(deployable, path, crops)
+    summary, parity = export_verified(deployable, path, crops, profile)
     return deployable.how, summary, parity
 
 

@@ -18,6 +18,7 @@ class Target(BaseModel):
         description: one line for people.
         runtime: what runs the artifact.
         artifact: format that the runtime reads.
+        profile: form of the graph that the runtime wants; see `hwnas.exporters.profiles`.
         compute_bits: widths in which it really computes convolutions, ascending.
     """
 
@@ -27,6 +28,7 @@ class Target(BaseModel):
     description: str
     runtime: str
     artifact: str
+    profile: str
     compute_bits: tuple[int, ...]
 
 

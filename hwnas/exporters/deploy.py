@@ -17,6 +17,7 @@ from hwnas.data.sources import TrainingData
 from hwnas.errors import HwnasError, UsageError
 from hwnas.exporters.onnx import OnnxSummary, export_onnx, summarise
 from hwnas.exporters.parity import FLOAT_TOLERANCE, QUANTISED_TOLERANCE, ParityReport, check_parity
+from hwnas.exporters.profiles import Profile
 from hwnas.inference import to_tensor
 from hwnas.networks.adadm import is_data_dependent
 from hwnas.operators import FLOAT_BITS
@@ -44,7 +45,12 @@ class Deployable:
 
 
 def make_deployable(
-    record: NetworkRecord, network: nn.Module, precision: Precision, data: TrainingData | None, crop: int
+    record: NetworkRecord,
+    network: nn.Module,
+    precision: Precision,
+    data: TrainingData | None,
+    crop: int,
+    profile: Profile,
 ) -> Deployable:
     """The network at the precision that the user asked for.
 
@@ -56,6 +62,7 @@ def make_deployable(
             calibrated.
         data: photographs to calibrate with; needed for ``int8`` where there are float layers.
         crop: side of the calibration crops in low-resolution pixels.
+        profile: of the runtime; decides where a float network is quantised.
 
     Raises:
         UsageError: if the network has no bits to export at.
@@ -89,7 +96,12 @@ def make_deployable(
     operators = {
         name: spec.with_bits(8) if name in float_layers else spec for name, spec in architecture.operators.items()
     }
-    integer = record.model_copy(update={"architecture": architecture.model_copy(update={"operators": operators})})
+    integer = record.model_copy(
+        update={
+            "architecture": architecture.model_copy(update={"operators": operators}),
+            "placement": profile.placement,
+        }
+    )
     quantised = integer.build()
     rng = np.random.default_rng(0)
     batches = (data.train.sample(rng, 8, crop)[0] for _ in range(CALIBRATION_BATCHES))
@@ -117,7 +129,9 @@ def parity_crops(images: Sequence[tuple[str, ImageArray]], scale: int) -> list[T
     return crops
 
 
-def export_verified(deployable: Deployable, path: Path, crops: Sequence[Tensor]) -> tuple[OnnxSummary, ParityReport]:
+def export_verified(
+    deployable: Deployable, path: Path, crops: Sequence[Tensor], profile: Profile
+) -> tuple[OnnxSummary, ParityReport]:
     """Write the ONNX file and hold it against the network; a file that does not pass is removed.
 
     Raises:
@@ -131,7 +145,7 @@ def export_verified(deployable: Deployable, path: Path, crops: Sequence[Tensor])
         "architecture": architecture.fingerprint,
         "hwnas": __version__,
     }
-    export_onnx(deployable.network, path, crops[0], metadata)
+    export_onnx(deployable.network, path, crops[0], metadata, profile)
     tolerance = QUANTISED_TOLERANCE if architecture.is_quantised else FLOAT_TOLERANCE
     try:
         return summarise(path), check_parity(deployable.network, path, crops, tolerance)

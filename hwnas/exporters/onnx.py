@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import onnx_ir as ir
 import torch
 from brevitas.nn.mixin.base import QuantLayerMixin
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from hwnas.errors import HwnasError
+from hwnas.exporters.profiles import Profile
+from hwnas.exporters.qdq import adapt
 from hwnas.files import atomic_path
 from hwnas.quantization.brevitas_layers import uncalibrated
 
@@ -54,7 +57,7 @@ class OnnxSummary:
     float_convolutions: int
 
 
-def export_onnx(network: nn.Module, path: Path, sample: Tensor, metadata: Mapping[str, str]) -> None:
+def export_onnx(network: nn.Module, path: Path, sample: Tensor, metadata: Mapping[str, str], profile: Profile) -> None:
     """Write ``network`` as one ONNX file, for inputs ``lr`` [1, 3, height, width] of any size, output ``sr``.
 
     Args:
@@ -62,9 +65,11 @@ def export_onnx(network: nn.Module, path: Path, sample: Tensor, metadata: Mappin
         path: where to write, atomically.
         sample: an input, [1, 3, h, w] in [0, 1]; its size does not matter.
         metadata: properties stored in the file.
+        profile: the form that the runtime wants.
 
     Raises:
-        HwnasError: if an activation's step was never started, or the file cannot be written.
+        HwnasError: if an activation's step was never started, the profile cannot hold the network's numbers, or the
+            file cannot be written.
     """
     if steps := uncalibrated(network):
         raise HwnasError(
@@ -96,30 +101,12 @@ def export_onnx(network: nn.Module, path: Path, sample: Tensor, metadata: Mappin
                 export_onnx_qcdq(network, args=sample, export_path=str(temporary), **options)
             else:
                 torch.onnx.export(network, (sample,), str(temporary), **options)
-        model = onnx.load(temporary)
-        _unshare_integers(model.graph)
+        graph = ir.load(temporary)
+        adapt(graph, profile)
+        model = ir.to_proto(graph)
         onnx.helper.set_model_props(model, dict(metadata))
         onnx.checker.check_model(model, full_check=True)
         onnx.save(model, temporary)
-
-
-def _unshare_integers(graph: onnx.GraphProto) -> None:
-    """Give every DequantizeLinear weights and zero points of its own.
-
-    The exporter merges equal tensors, and most zero points are equal. ONNX Runtime fails to open such a file
-    on processors where it has to convert int8 weights ("Attempt to replace the existing tensor").
-    """
-    initialisers = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type in _INTEGER_TYPES}
-    used: set[str] = set()
-    for node in graph.node:
-        if node.op_type != "DequantizeLinear":
-            continue
-        for i, name in enumerate(node.input):
-            if name in initialisers and name in used:
-                own = graph.initializer.add()
-                own.CopyFrom(initialisers[name])
-                own.name = node.input[i] = f"{node.output[0]}_{i}"
-            used.add(name)
 
 
 def summarise(path: Path) -> OnnxSummary:

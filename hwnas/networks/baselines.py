@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 
 from hwnas.networks.adadm import Add
 from hwnas.networks.bicubic import AddBicubic
+from hwnas.networks.edge import Edge
 from hwnas.networks.wiring import WIRINGS, MakeOperator, Slot, Wiring, detail_slots
 
 
@@ -37,21 +37,21 @@ class ESPCNWiring(Wiring):
         return detail_slots(slots, pixels="conv.2") if self.bicubic else slots
 
     def build(self, make: MakeOperator) -> nn.Module:
-        network = nn.Sequential(*(make(slot) for slot in self.slots), nn.PixelShuffle(self.scale))
+        network = nn.Sequential(*(make(slot) for slot in self.slots), Edge(), nn.PixelShuffle(self.scale))
         return AddBicubic(network, self.scale) if self.bicubic else network
 
 
 class _SRResNet(nn.Module):
     def __init__(self, head: nn.Module, blocks: nn.Module, upsample: nn.Module, hr: nn.Module, tail: nn.Module) -> None:
         super().__init__()
-        self.head = head
+        self.head = nn.Sequential(head, nn.ReLU(), Edge(signed=False))
         self.blocks = blocks
         self.upsample = upsample
         self.hr = hr
         self.tail = tail
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.tail(self.hr(self.upsample(self.blocks(functional.relu(self.head(x))))))
+        out: Tensor = self.tail(self.hr(self.upsample(self.blocks(self.head(x)))))
         return out
 
 
@@ -92,12 +92,16 @@ class SRResNetWiring(Wiring):
 
     def build(self, make: MakeOperator) -> nn.Module:
         slots = {slot.name: slot for slot in self.slots}
-        blocks = nn.Sequential(
-            *(Add(nn.Sequential(make(slots[f"block.{i}.0"]), make(slots[f"block.{i}.1"]))) for i in range(self.blocks))
-        )
+
+        def block(i: int) -> nn.Module:
+            branch = nn.Sequential(make(slots[f"block.{i}.0"]), make(slots[f"block.{i}.1"]), Edge())
+            return nn.Sequential(Add(branch), Edge())
+
+        blocks = nn.Sequential(*(block(i) for i in range(self.blocks)))
         ups = [
             nn.Sequential(make(slots[f"upsample.{i}"]), nn.PixelShuffle(factor))
             for i, factor in enumerate(self._factors)
         ]
-        network = _SRResNet(make(slots["head"]), blocks, nn.Sequential(*ups), make(slots["hr"]), make(slots["tail"]))
+        tail = nn.Sequential(make(slots["tail"]), Edge())
+        network = _SRResNet(make(slots["head"]), blocks, nn.Sequential(*ups), make(slots["hr"]), tail)
         return AddBicubic(network, self.scale) if self.bicubic else network

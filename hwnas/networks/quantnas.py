@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hwnas.networks.adadm import residual
 from hwnas.networks.bicubic import AddBicubic
+from hwnas.networks.edge import Edge
 from hwnas.networks.wiring import WIRINGS, MakeOperator, Slot, Wiring, detail_slots
 
 
@@ -62,15 +63,17 @@ class QuantNASWiring(Wiring):
         slots = {slot.name: slot for slot in self.slots}
 
         def cell() -> nn.Module:
-            body = nn.Sequential(make(slots["body.0"]), make(slots["body.1"]))
-            return residual(self.channels, Cell(body, make(slots["skip"])), self.adadm)
+            body = nn.Sequential(make(slots["body.0"]), make(slots["body.1"]), Edge())
+            skip = nn.Sequential(make(slots["skip"]), Edge())
+            branch = nn.Sequential(Cell(body, skip), Edge())
+            return nn.Sequential(residual(self.channels, branch, self.adadm), Edge())
 
         network = nn.Sequential()
-        network.add_module("head", nn.Sequential(make(slots["head.0"]), make(slots["head.1"])))
+        network.add_module("head", nn.Sequential(make(slots["head.0"]), make(slots["head.1"]), Edge()))
         cells = nn.Sequential(*(cell() for _ in range(self.cells)))
-        network.add_module("cells", residual(self.channels, cells, self.adadm))
-        network.add_module("upsample", make(slots["upsample"]))
+        network.add_module("cells", nn.Sequential(residual(self.channels, cells, self.adadm), Edge()))
+        network.add_module("upsample", nn.Sequential(make(slots["upsample"]), Edge()))
         network.add_module("shuffle", nn.PixelShuffle(self.scale))
-        tail = nn.Sequential(make(slots["tail.0"]), make(slots["tail.1"]))
+        tail = nn.Sequential(make(slots["tail.0"]), make(slots["tail.1"]), Edge())
         network.add_module("tail", residual(3, tail, self.adadm))
         return AddBicubic(network, self.scale) if self.bicubic else network

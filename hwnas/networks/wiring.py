@@ -69,7 +69,7 @@ class Wiring(BaseModel, ABC):
     @property
     @abstractmethod
     def slots(self) -> tuple[Slot, ...]:
-        """The slots in the order of computation."""
+        """The slots in the order of computation; the first reads the image."""
 
     @abstractmethod
     def build(self, make: MakeOperator) -> nn.Module:

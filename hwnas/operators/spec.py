@@ -86,6 +86,10 @@ class OperatorSpec(BaseModel):
         return self.weight_bits != FLOAT_BITS or self.activation_bits != FLOAT_BITS
 
     @property
+    def is_fully_quantised(self) -> bool:
+        return FLOAT_BITS not in (self.weight_bits, self.activation_bits)
+
+    @property
     def label(self) -> str:
         """Short name for tables: ``conv3x3 g3 @8``."""
         parts = [f"{self.kind}{self.kernel}x{self.kernel}"]

@@ -24,7 +24,9 @@ from brevitas.proxy import ActQuantProxyFromInjector, WeightQuantProxyFromInject
 from brevitas.quant import Int32Bias
 from torch import Tensor, nn
 
+from hwnas.architecture import Architecture
 from hwnas.errors import HwnasError
+from hwnas.networks.edge import Edge
 from hwnas.operators.layers import FloatLayers
 from hwnas.operators.spec import FLOAT_BITS, ConvShape, OperatorSpec
 from hwnas.quantization.hwgq import HWGQ_STEP
@@ -36,6 +38,9 @@ from hwnas.quantization.lsq import (
     mse_step,
     positive_step,
 )
+from hwnas.quantization.placement import Placement
+
+Activations = Literal["learned", "hwgq"]
 
 SAMPLED_VALUES = 8192
 """Values of a map that its step is chosen on: enough for a step, and cheap beside the convolutions."""
@@ -173,7 +178,11 @@ def _has_integer_bias(spec: OperatorSpec) -> bool:
     levels: the training has to know. The convolution then needs the step of its input, which comes with it as
     a quantised tensor.
     """
-    return spec.bias and FLOAT_BITS not in (spec.weight_bits, spec.activation_bits)
+    return spec.bias and spec.is_fully_quantised
+
+
+def _activation(kind: type[nn.Module], quantiser: type[_Quantiser], spec: OperatorSpec) -> nn.Module:
+    return _keep_quantisers_on_load(kind(act_quant=quantiser, return_quant_tensor=_has_integer_bias(spec)))
 
 
 class BrevitasLayers:
@@ -183,25 +192,40 @@ class BrevitasLayers:
         activations: ``learned`` steps, or the constant ones of ``hwgq``. A map that is not rectified has a
             learned step in both: HWGQ is half-wave and undefined for negative values.
         collect_steps: training forwards on which learned activation steps are started.
+        placement: what the runtime asks for.
     """
 
-    def __init__(self, activations: Literal["learned", "hwgq"] = "learned", collect_steps: int = 100) -> None:
+    def __init__(
+        self, activations: Activations = "learned", collect_steps: int = 100, placement: Placement | None = None
+    ) -> None:
         self.activations = activations
         self.collect_steps = collect_steps
+        self.placement = placement or Placement()
         self._float = FloatLayers()
 
     def activation(self, spec: OperatorSpec) -> nn.Module:
-        bits = spec.activation_bits
-        if bits == FLOAT_BITS:
+        if spec.activation_bits == FLOAT_BITS:
             return self._float.activation(spec)
-        rectified = spec.activation == "relu"
-        if rectified and self.activations == "hwgq":
+        if spec.activation != "relu":
+            quantiser = self._learned(spec.activation_bits, signed=True)
+            return _activation(QuantIdentity, quantiser, spec)
+        bits = min(spec.activation_bits, self.placement.rectified_bits)
+        if self.activations == "hwgq":
             quantiser = _ConstantQuantiser.let(bit_width=bits, scaling_init=HWGQ_STEP[bits])
         else:
-            quantiser = _ActivationQuantiser.let(bit_width=bits, signed=not rectified, collect_steps=self.collect_steps)
-        kind = QuantReLU if rectified else QuantIdentity
-        layer = kind(act_quant=quantiser, return_quant_tensor=_has_integer_bias(spec))
-        return _keep_quantisers_on_load(layer)
+            quantiser = self._learned(bits, signed=False)
+        return _activation(QuantReLU, quantiser, spec)
+
+    def edge(self, edge: Edge) -> nn.Module:
+        """A quantiser of eight bits in the place of a mark."""
+        bits = 8 if edge.signed else self.placement.rectified_bits
+        return _keep_quantisers_on_load(QuantIdentity(act_quant=self._learned(bits, edge.signed)))
+
+    def _learned(self, bits: int, signed: bool) -> type[_Quantiser]:
+        quantiser: type[_Quantiser] = _ActivationQuantiser.let(
+            bit_width=bits, signed=signed, collect_steps=self.collect_steps
+        )
+        return quantiser
 
     def convolution(self, spec: OperatorSpec, shape: ConvShape) -> nn.Module:
         if spec.weight_bits == FLOAT_BITS:
@@ -213,10 +237,41 @@ class BrevitasLayers:
             padding=shape.padding,
             groups=shape.groups,
             bias=spec.bias,
-            weight_quant=_WeightQuantiser.let(bit_width=spec.weight_bits),
+            weight_quant=_WeightQuantiser.let(bit_width=min(spec.weight_bits, self.placement.weight_bits)),
             bias_quant=Int32Bias if _has_integer_bias(spec) else None,
         )
         return _keep_quantisers_on_load(layer)
+
+
+class _ImageLayers(BrevitasLayers):
+    """The same for the operator that reads the image: bytes, so that steps of 1/255 lose nothing."""
+
+    _seen = False
+
+    def activation(self, spec: OperatorSpec) -> nn.Module:
+        if self._seen or min(spec.activation_bits, self.placement.rectified_bits) != 8:
+            return super().activation(spec)
+        self._seen = True
+        return _activation(QuantIdentity, _ConstantQuantiser.let(bit_width=8, scaling_init=1 / 255), spec)
+
+
+def build_quantised(
+    architecture: Architecture,
+    activations: Activations = "learned",
+    collect_steps: int = 100,
+    placement: Placement | None = None,
+) -> nn.Module:
+    """The network with its quantisers in place; the arguments are those of `BrevitasLayers`."""
+    arguments = activations, collect_steps, placement
+    layers = BrevitasLayers(*arguments)
+    network = architecture.build(layers, _ImageLayers(*arguments))
+    float_operators = [spec for spec in architecture.operators.values() if not spec.is_fully_quantised]
+    if layers.placement.edges and not float_operators:
+        for parent in list(network.modules()):
+            for name, child in parent.named_children():
+                if isinstance(child, Edge):
+                    setattr(parent, name, layers.edge(child))
+    return network
 
 
 def uncalibrated(network: nn.Module) -> list[str]:

@@ -17,6 +17,7 @@ from hwnas.inference import Validation
 from hwnas.networks.adadm import freeze_normalisation, is_data_dependent
 from hwnas.operators.layers import FloatLayers
 from hwnas.progress import Progress
+from hwnas.quantization.placement import Placement
 from hwnas.run_directory import RunDirectory
 from hwnas.training.common import cosine, make_fabric, require_finite, seed_epoch, set_learning_rate
 from hwnas.training.settings import TrainSettings
@@ -24,14 +25,14 @@ from hwnas.training.settings import TrainSettings
 STEP_FACTOR = 0.7
 
 
-def build_for_training(architecture: Architecture, settings: TrainSettings) -> nn.Module:
+def build_for_training(architecture: Architecture, settings: TrainSettings, placement: Placement) -> nn.Module:
     """The network to train: float or with fake quantisation, as its bits say."""
     if not architecture.is_quantised:
         return architecture.build(FloatLayers())
-    from hwnas.quantization.brevitas_layers import BrevitasLayers
+    from hwnas.quantization.brevitas_layers import build_quantised
 
     steps = min(settings.collect_steps, settings.steps_per_epoch)
-    return architecture.build(BrevitasLayers(settings.activations, collect_steps=steps))
+    return build_quantised(architecture, settings.activations, steps, placement)
 
 
 def learning_rate(architecture: Architecture, settings: TrainSettings, step: int) -> float:
@@ -48,6 +49,7 @@ def train(
     architecture: Architecture,
     data: TrainingData,
     settings: TrainSettings,
+    placement: Placement,
     run: RunDirectory,
     seed: int,
     progress: Progress,
@@ -68,7 +70,7 @@ def train(
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     fabric = make_fabric(settings.precision)
     seed_epoch(seed, "weights", 0)
-    network = build_for_training(architecture, settings)
+    network = build_for_training(architecture, settings, placement)
     # Set up before a state is loaded, which then goes to the device that the parameters are on.
     adam = torch.optim.Adam(network.parameters(), lr=1.0, weight_decay=settings.weight_decay)
     wrapped, optimizer = fabric.setup(network, adam)
@@ -120,6 +122,7 @@ def train(
             record = NetworkRecord(
                 architecture=architecture,
                 activations=settings.activations,
+                placement=placement,
                 frozen=frozen,
                 validation_psnr=psnr,
             )

@@ -1,0 +1,67 @@
+"""What each runtime wants of an integer network: one trained network, one graph for each.
+
+Sources: the runtimes' documentation, and what was measured with them (docs/results.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hwnas.quantization.placement import Placement
+from hwnas.registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """The form of a graph.
+
+    Attributes:
+        description: one line for people.
+        placement: what a network is trained with for this runtime.
+        integers: type of the feature maps: ``unsigned``, with a zero point of 128 where values are negative, or
+            ``signed``, with none anywhere.
+        clip: how a map of fewer than eight bits is narrowed: between its QuantizeLinear and DequantizeLinear
+            (``integer``), or before them (``float``).
+        integer_bias: biases are int32 with a DequantizeLinear, or else float.
+        lookup: what turns one quantised map into another is written as a LeakyRelu, which ONNX Runtime computes by a
+            table; a Relu, and nothing, it computes in float.
+        integer_shuffle: pixels are shuffled as integers, between QuantizeLinear and DequantizeLinear.
+    """
+
+    description: str
+    placement: Placement
+    integers: Literal["unsigned", "signed"]
+    clip: Literal["integer", "float"]
+    integer_bias: bool = True
+    lookup: bool = False
+    integer_shuffle: bool = False
+
+
+PROFILES: Registry[Profile] = Registry("exporter profile", "hwnas.profiles")
+
+PROFILES.register("onnxruntime-cpu")(
+    Profile(
+        "ONNX Runtime on a CPU",
+        Placement(),
+        integers="unsigned",
+        clip="integer",
+        lookup=True,
+        integer_shuffle=True,
+    )
+)
+PROFILES.register("openvino")(
+    Profile("OpenVINO on Intel's CPUs, GPUs and NPUs", Placement(), integers="unsigned", clip="float")
+)
+PROFILES.register("tensorrt")(
+    Profile(
+        "TensorRT on NVIDIA's GPUs",
+        Placement(weight_bits=8, rectified_bits=7),
+        integers="signed",
+        clip="float",
+        integer_bias=False,
+    )
+)
+PROFILES.register("qnn")(
+    Profile("Qualcomm's HTP, through ONNX Runtime", Placement(weight_bits=8), integers="unsigned", clip="float")
+)
