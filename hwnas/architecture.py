@@ -82,6 +82,11 @@ class Architecture(BaseModel):
         return any(spec.is_quantised for spec in self.operators.values())
 
     @property
+    def is_fully_quantised(self) -> bool:
+        """Whether every operator computes in integers."""
+        return all(spec.is_fully_quantised for spec in self.operators.values())
+
+    @property
     def fingerprint(self) -> str:
         """Twelve hex digits of a hash of all that matters; the name does not."""
         content = self.model_dump(mode="json", exclude={"name"})

@@ -14,6 +14,7 @@ from hwnas.cost_models import COST_MODELS, cost_model
 from hwnas.cost_models.counting import traced_macs
 from hwnas.cost_models.memory import peak_activation_bytes
 from hwnas.errors import UsageError
+from hwnas.networks import parse_wiring
 from hwnas.operators import OperatorSpec
 from hwnas.operators.layers import FloatLayers
 from hwnas.searches.feasibility import require_feasible
@@ -164,15 +165,16 @@ def test_memory_is_the_weights_at_their_widths_and_the_peak_of_the_maps(architec
 def test_peak_of_espcn_as_computed_by_hand(bits: int) -> None:
     """Input 3, maps of 64 and 32, 48 sub-pixel channels and the shuffled output, pixel for pixel.
 
-    Every convolution reads an activation, so the input and both hidden maps are kept at ``bits``; the 48 channels
-    and their shuffled copy are float, and are the two largest maps alive together.
+    Every convolution reads an activation, so the input and both hidden maps are kept at ``bits``; the 48 channels are
+    kept at eight bits in a quantised network, and their shuffled copy, the output, is float.
     """
     pixels = 10 * 14
+    edge_bits = 32 if bits == 32 else 8
     alive_together = [
         3 * bits + 64 * bits,
         64 * bits + 32 * bits,
-        32 * bits + 48 * 32,
-        48 * 32 + 48 * 32,
+        32 * bits + 48 * edge_bits,
+        48 * edge_bits + 48 * 32,
     ]
     architecture = named_architecture("espcn", bits=bits)
     assert peak_activation_bytes(architecture, (10, 14)) == pixels * max(alive_together) / 8
@@ -182,6 +184,29 @@ def test_peak_of_espcn_at_scale_2_is_at_its_wide_maps() -> None:
     """At scale 2 there are 12 sub-pixel channels only, and the 64 and 32 channels are the most."""
     architecture = named_architecture("espcn", scale=2, bits=8)
     assert peak_activation_bytes(architecture, (10, 14)) == 10 * 14 * (64 + 32)
+
+
+def test_peak_of_a_residual_network_as_computed_by_hand() -> None:
+    """SRResNet of one block at x2, 8 bits: four times six sub-pixel maps, float before the shuffle."""
+    wiring = {"kind": "srresnet", "channels": 6, "blocks": 1, "scale": 2}
+    architecture = Architecture.model_validate(
+        {
+            "wiring": wiring,
+            "operators": {
+                slot.name: OperatorSpec(
+                    kind="conv",
+                    in_channels=slot.in_channels,
+                    out_channels=slot.out_channels,
+                    weight_bits=8,
+                    activation_bits=8,
+                )
+                for slot in parse_wiring(wiring).slots
+            },
+        }
+    )
+    # In the block 6 channels of one byte for x, the branch and the sum; then 24 channels of four bytes, and again as
+    # 6 channels at four times the pixels, which only an activation reads: one byte.
+    assert peak_activation_bytes(architecture, (10, 14)) == 10 * 14 * (24 * 4 + 24 * 1)
 
 
 def test_the_peak_grows_with_the_image_and_the_weights_do_not() -> None:

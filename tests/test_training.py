@@ -27,6 +27,7 @@ from hwnas.data.sources import TrainingData
 from hwnas.metrics import psnr
 from hwnas.operators.layers import FloatLayers
 from hwnas.progress import Silent
+from hwnas.quantization.placement import Placement
 from hwnas.run_directory import RunDirectory
 from hwnas.spaces import SPACES, SpaceOptions
 from hwnas.training.settings import TrainSettings
@@ -115,7 +116,9 @@ def trained(path: Path, architecture: Architecture, sides: Sequence[int] = (32, 
     assert isinstance(pairs, RecordedPairs)
     run = RunDirectory(path)
     with every_step_noted() as steps:
-        best = train(architecture, TrainingData(pairs, VALIDATION), small_settings(**settings), run, 0, Silent())
+        best = train(
+            architecture, TrainingData(pairs, VALIDATION), small_settings(**settings), Placement(), run, 0, Silent()
+        )
     return Trained(best, steps, pairs, run)
 
 

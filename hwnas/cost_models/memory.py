@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 
 from hwnas.architecture import Architecture
 from hwnas.cost_models.base import COST_MODELS, Cost, CostModel, LayerCost, Size
+from hwnas.networks.edge import replace_edges
 from hwnas.operators import FLOAT_BITS, OperatorSpec, build_operator
 from hwnas.operators.layers import FloatLayers
 
@@ -42,7 +43,8 @@ class _Shapes(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        n.meta["elements"] = result.numel() if isinstance(result, Tensor) else 0
+        # The output node returns what another one has written.
+        n.meta["elements"] = result.numel() if isinstance(result, Tensor) and n.op != "output" else 0
         return result
 
 
@@ -51,10 +53,12 @@ def peak_activation_bytes(architecture: Architecture, input_size: Size) -> int:
 
     Nodes run in order, each writes a buffer of its own, and a buffer is freed after its last reader. An activation is
     computed where its map is written: a map read by activations only is kept at their width (the widest of them).
-    Every other map (residual sums, the output) is float.
+    Sums, and what is added, take eight bits where every operator is quantised; all else (the output) is float.
     """
     with torch.device("meta"):
         network = architecture.build(StorageLayers()).eval()
+        edge_bits = 8 if architecture.is_fully_quantised else FLOAT_BITS
+        replace_edges(network, lambda edge: StoredActivation(edge_bits))
         sample = torch.empty(1, 3, *input_size)
     graph = _Tracer().trace(network)
     module = fx.GraphModule(network, graph)

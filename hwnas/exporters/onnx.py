@@ -21,7 +21,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from hwnas.errors import HwnasError
-from hwnas.exporters.profiles import Profile
+from hwnas.exporters.profiles import PROFILES, Profile
 from hwnas.exporters.qdq import adapt
 from hwnas.files import atomic_path
 from hwnas.quantization.brevitas_layers import uncalibrated
@@ -57,7 +57,9 @@ class OnnxSummary:
     float_convolutions: int
 
 
-def export_onnx(network: nn.Module, path: Path, sample: Tensor, metadata: Mapping[str, str], profile: Profile) -> None:
+def export_onnx(
+    network: nn.Module, path: Path, sample: Tensor, metadata: Mapping[str, str], profile: Profile | None = None
+) -> None:
     """Write ``network`` as one ONNX file, for inputs ``lr`` [1, 3, height, width] of any size, output ``sr``.
 
     Args:
@@ -65,7 +67,7 @@ def export_onnx(network: nn.Module, path: Path, sample: Tensor, metadata: Mappin
         path: where to write, atomically.
         sample: an input, [1, 3, h, w] in [0, 1]; its size does not matter.
         metadata: properties stored in the file.
-        profile: the form that the runtime wants.
+        profile: the form that the runtime wants; None for that of ONNX Runtime on a CPU, which all is verified in.
 
     Raises:
         HwnasError: if an activation's step was never started, the profile cannot hold the network's numbers, or the
@@ -102,7 +104,7 @@ def export_onnx(network: nn.Module, path: Path, sample: Tensor, metadata: Mappin
             else:
                 torch.onnx.export(network, (sample,), str(temporary), **options)
         graph = ir.load(temporary)
-        adapt(graph, profile)
+        adapt(graph, profile or PROFILES["onnxruntime-cpu"])
         model = ir.to_proto(graph)
         onnx.helper.set_model_props(model, dict(metadata))
         onnx.checker.check_model(model, full_check=True)

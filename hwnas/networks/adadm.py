@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from hwnas.networks.edge import Edge
+
 STD_MOMENTUM = 0.1
 EPSILON = 1e-10
 FEW = 4
@@ -33,12 +35,14 @@ class AdaDM(nn.Module):
     Args:
         channels: channels of ``x``.
         branch: module mapping [B, channels, H, W] to the same shape.
+        is_output: the sum is what the network makes, and not read by another operator.
     """
 
     running_std: Tensor
 
-    def __init__(self, channels: int, branch: nn.Module) -> None:
+    def __init__(self, channels: int, branch: nn.Module, is_output: bool = False) -> None:
         super().__init__()
+        self.sum = nn.Identity() if is_output else Edge()
         self.norm = nn.BatchNorm2d(channels) if channels > FEW else PlanarBatchNorm(channels)
         self.branch = branch
         self.w = nn.Parameter(torch.tensor(1.5))
@@ -63,25 +67,26 @@ class AdaDM(nn.Module):
         return std
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + (self.w * self._std(x) + self.b) * self.branch(self.norm(x))
+        out: Tensor = self.sum(x + (self.w * self._std(x) + self.b) * self.branch(self.norm(x)))
         return out
 
 
 class Add(nn.Module):
     """The plain residual: ``x + branch(x)``."""
 
-    def __init__(self, branch: nn.Module) -> None:
+    def __init__(self, branch: nn.Module, is_output: bool = False) -> None:
         super().__init__()
         self.branch = branch
+        self.sum = nn.Identity() if is_output else Edge()
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.branch(x)
+        out: Tensor = self.sum(x + self.branch(x))
         return out
 
 
-def residual(channels: int, branch: nn.Module, adadm: bool) -> nn.Module:
-    """``x (+) branch(x)`` in the notation of QuantNAS: AdaDM or a plain add."""
-    return AdaDM(channels, branch) if adadm else Add(branch)
+def residual(channels: int, branch: nn.Module, adadm: bool, is_output: bool = False) -> nn.Module:
+    """``x (+) branch(x)`` in the notation of QuantNAS: AdaDM or a plain add; see `AdaDM`."""
+    return AdaDM(channels, branch, is_output) if adadm else Add(branch, is_output)
 
 
 def freeze_normalisation(network: nn.Module) -> None:

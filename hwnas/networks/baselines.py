@@ -44,14 +44,16 @@ class ESPCNWiring(Wiring):
 class _SRResNet(nn.Module):
     def __init__(self, head: nn.Module, blocks: nn.Module, upsample: nn.Module, hr: nn.Module, tail: nn.Module) -> None:
         super().__init__()
-        self.head = nn.Sequential(head, nn.ReLU(), Edge(signed=False))
+        self.head = head
+        self.rectify = nn.Sequential(nn.ReLU(), Edge(signed=False))
         self.blocks = blocks
         self.upsample = upsample
         self.hr = hr
         self.tail = tail
+        self.edge = Edge()
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.tail(self.hr(self.upsample(self.blocks(self.head(x)))))
+        out: Tensor = self.edge(self.tail(self.hr(self.upsample(self.blocks(self.rectify(self.head(x)))))))
         return out
 
 
@@ -95,13 +97,12 @@ class SRResNetWiring(Wiring):
 
         def block(i: int) -> nn.Module:
             branch = nn.Sequential(make(slots[f"block.{i}.0"]), make(slots[f"block.{i}.1"]), Edge())
-            return nn.Sequential(Add(branch), Edge())
+            return Add(branch)
 
         blocks = nn.Sequential(*(block(i) for i in range(self.blocks)))
         ups = [
             nn.Sequential(make(slots[f"upsample.{i}"]), nn.PixelShuffle(factor))
             for i, factor in enumerate(self._factors)
         ]
-        tail = nn.Sequential(make(slots["tail"]), Edge())
-        network = _SRResNet(make(slots["head"]), blocks, nn.Sequential(*ups), make(slots["hr"]), tail)
+        network = _SRResNet(make(slots["head"]), blocks, nn.Sequential(*ups), make(slots["hr"]), make(slots["tail"]))
         return AddBicubic(network, self.scale) if self.bicubic else network

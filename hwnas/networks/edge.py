@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import nn
 
 
@@ -17,3 +19,11 @@ class Edge(nn.Identity):
     def __init__(self, signed: bool = True) -> None:
         super().__init__()
         self.signed = signed
+
+
+def replace_edges(network: nn.Module, make: Callable[[Edge], nn.Module]) -> None:
+    """Put what ``make`` makes into the place of every mark."""
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, Edge):
+                setattr(parent, name, make(child))

@@ -20,9 +20,11 @@ class Cell(nn.Module):
         super().__init__()
         self.body = body
         self.skip = skip
+        self.added = nn.ModuleList([Edge(), Edge()])
+        self.sum = Edge()
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.skip(x) + self.body(x)
+        out: Tensor = self.sum(self.added[0](self.skip(x)) + self.added[1](self.body(x)))
         return out
 
 
@@ -63,17 +65,16 @@ class QuantNASWiring(Wiring):
         slots = {slot.name: slot for slot in self.slots}
 
         def cell() -> nn.Module:
-            body = nn.Sequential(make(slots["body.0"]), make(slots["body.1"]), Edge())
-            skip = nn.Sequential(make(slots["skip"]), Edge())
-            branch = nn.Sequential(Cell(body, skip), Edge())
-            return nn.Sequential(residual(self.channels, branch, self.adadm), Edge())
+            body = nn.Sequential(make(slots["body.0"]), make(slots["body.1"]))
+            return residual(self.channels, Cell(body, make(slots["skip"])), self.adadm)
 
         network = nn.Sequential()
         network.add_module("head", nn.Sequential(make(slots["head.0"]), make(slots["head.1"]), Edge()))
         cells = nn.Sequential(*(cell() for _ in range(self.cells)))
-        network.add_module("cells", nn.Sequential(residual(self.channels, cells, self.adadm), Edge()))
-        network.add_module("upsample", nn.Sequential(make(slots["upsample"]), Edge()))
+        network.add_module("cells", residual(self.channels, cells, self.adadm))
+        network.add_module("upsample", make(slots["upsample"]))
+        network.add_module("edge", Edge())
         network.add_module("shuffle", nn.PixelShuffle(self.scale))
         tail = nn.Sequential(make(slots["tail.0"]), make(slots["tail.1"]), Edge())
-        network.add_module("tail", residual(3, tail, self.adadm))
+        network.add_module("tail", residual(3, tail, self.adadm, is_output=True))
         return AddBicubic(network, self.scale) if self.bicubic else network

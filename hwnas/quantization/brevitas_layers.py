@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from hwnas.architecture import Architecture
 from hwnas.errors import HwnasError
-from hwnas.networks.edge import Edge
+from hwnas.networks.edge import Edge, replace_edges
 from hwnas.operators.layers import FloatLayers
 from hwnas.operators.spec import FLOAT_BITS, ConvShape, OperatorSpec
 from hwnas.quantization.hwgq import HWGQ_STEP
@@ -265,12 +265,8 @@ def build_quantised(
     arguments = activations, collect_steps, placement
     layers = BrevitasLayers(*arguments)
     network = architecture.build(layers, _ImageLayers(*arguments))
-    float_operators = [spec for spec in architecture.operators.values() if not spec.is_fully_quantised]
-    if layers.placement.edges and not float_operators:
-        for parent in list(network.modules()):
-            for name, child in parent.named_children():
-                if isinstance(child, Edge):
-                    setattr(parent, name, layers.edge(child))
+    if layers.placement.edges and architecture.is_fully_quantised:
+        replace_edges(network, layers.edge)
     return network
 
 

@@ -18,6 +18,7 @@ from hwnas.operators.layers import FloatLayers
 from hwnas.quantization.brevitas_layers import BrevitasLayers, calibrate, quantise_trained, uncalibrated
 from hwnas.quantization.hwgq import hwgq_quantise
 from hwnas.quantization.lsq import integer_range, lsq_initial_step, lsq_quantise, mse_step
+from hwnas.quantization.placement import Placement
 
 BITS = range(2, 9)
 COLLECT = 3
@@ -30,7 +31,9 @@ def _spec(bits: int = 4, activation_bits: int | None = None, **changes) -> Opera
 
 def _convolution(bits: int, **changes) -> QuantConv2d:
     spec = _spec(bits, FLOAT_BITS, **changes)
-    return BrevitasLayers().convolution(spec, ConvShape(spec.in_channels, spec.out_channels, (3, 3), spec.groups))
+    return BrevitasLayers(placement=Placement(weight_bits=8)).convolution(
+        spec, ConvShape(spec.in_channels, spec.out_channels, (3, 3), spec.groups)
+    )
 
 
 def _step(layer: nn.Module) -> nn.Parameter:
