@@ -21,8 +21,8 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from hwnas.errors import HwnasError
+from hwnas.exporters.graph import adapt
 from hwnas.exporters.profiles import PROFILES, Profile
-from hwnas.exporters.qdq import adapt
 from hwnas.files import atomic_path
 from hwnas.quantization.brevitas_layers import uncalibrated
 

@@ -5,7 +5,7 @@ Sources: the runtimes' documentation, and what was measured with them (docs/resu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from hwnas.quantization.placement import Placement
@@ -40,28 +40,25 @@ class Profile:
 
 PROFILES: Registry[Profile] = Registry("exporter profile", "hwnas.profiles")
 
-PROFILES.register("onnxruntime-cpu")(
-    Profile(
-        "ONNX Runtime on a CPU",
-        Placement(),
-        integers="unsigned",
-        clip="integer",
-        lookup=True,
-        integer_shuffle=True,
-    )
+_CPU = Profile(
+    "ONNX Runtime on a CPU", Placement(), integers="unsigned", clip="integer", lookup=True, integer_shuffle=True
 )
-PROFILES.register("openvino")(
-    Profile("OpenVINO on Intel's CPUs, GPUs and NPUs", Placement(), integers="unsigned", clip="float")
-)
-PROFILES.register("tensorrt")(
-    Profile(
+for _name, _profile in {
+    "onnxruntime-cpu": _CPU,
+    "openvino": replace(_CPU, description="OpenVINO on Intel's CPUs, GPUs and NPUs"),
+    "tensorrt": Profile(
         "TensorRT on NVIDIA's GPUs",
         Placement(weight_bits=8, rectified_bits=7),
         integers="signed",
         clip="float",
         integer_bias=False,
-    )
-)
-PROFILES.register("qnn")(
-    Profile("Qualcomm's HTP, through ONNX Runtime", Placement(weight_bits=8), integers="unsigned", clip="float")
-)
+    ),
+    "qnn": Profile(
+        "Qualcomm's HTP, through ONNX Runtime",
+        Placement(weight_bits=8),
+        integers="unsigned",
+        clip="float",
+        integer_shuffle=True,
+    ),
+}.items():
+    PROFILES.register(_name)(_profile)

@@ -70,7 +70,8 @@ class QuantNASWiring(Wiring):
 
         network = nn.Sequential()
         network.add_module("head", nn.Sequential(make(slots["head.0"]), make(slots["head.1"]), Edge()))
-        cells = nn.Sequential(*(cell() for _ in range(self.cells)))
+        # What AdaDM has normalised is added in the first cell.
+        cells = nn.Sequential(*(Edge() for _ in range(self.adadm)), *(cell() for _ in range(self.cells)))
         network.add_module("cells", residual(self.channels, cells, self.adadm))
         network.add_module("upsample", make(slots["upsample"]))
         network.add_module("edge", Edge())

@@ -1,0 +1,78 @@
+"""Passes that put the nodes of a quantised graph into the order, and the form, that a runtime is fast at."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from hwnas.exporters.graph.constants import add_constant, producer, stored
+
+_ELEMENTWISE = ("Relu", "QuantizeLinear", "Clip")
+
+
+def shuffle_integers(graph: ir.Graph) -> None:
+    """Move DepthToSpace to where its map is of bytes: it permutes, so that elementwise nodes commute with it."""
+    for node in [node for node in graph if node.op_type == "DepthToSpace"]:
+        # Downwards, past what makes bytes of a convolution's output ...
+        while len(readers := node.outputs[0].consumers()) == 1 and readers[0].op_type in _ELEMENTWISE:
+            _swap(graph, node, readers[0])
+        # ... or upwards, before the bytes are made real.
+        if (before := producer(node.inputs[0], "DequantizeLinear")) is not None:
+            shuffled = ir.node("DepthToSpace", [before.inputs[0]], node.attributes)
+            real = ir.node("DequantizeLinear", [shuffled.outputs[0], *before.inputs[1:]])
+            for made, of in ((shuffled, node), (real, before)):
+                made.name = made.outputs[0].name = f"{of.outputs[0].name}/shuffled"
+            graph.insert_before(node, [shuffled, real])
+            node.outputs[0].replace_all_uses_with(real.outputs[0])
+            graph.remove(node, safe=True)
+
+
+def _swap(graph: ir.Graph, node: ir.Node, reader: ir.Node) -> None:
+    """``reader(node(x))`` as ``node(reader(x))``, for a reader whose first input is its map."""
+    after = ir.node(reader.op_type, [node.inputs[0], *reader.inputs[1:]], reader.attributes, name=reader.name)
+    after.outputs[0].name = f"{reader.outputs[0].name}/before"
+    graph.insert_before(node, after)
+    node.replace_input_with(0, after.outputs[0])
+    reader.outputs[0].replace_all_uses_with(node.outputs[0])
+    graph.remove(reader, safe=True)
+
+
+def separate_rectifiers(graph: ir.Graph) -> None:
+    """A Relu for each reader of what one has rectified: runtimes fuse what is quantised once."""
+    for node in [node for node in graph if node.op_type == "Relu"]:
+        for i, reader in enumerate(list(node.outputs[0].consumers())[1:]):
+            own = ir.node("Relu", node.inputs, name=f"{node.name}/{i}")
+            own.outputs[0].name = f"{node.outputs[0].name}/{i}"
+            graph.insert_before(reader, own)
+            reader.replace_input_with(0, own.outputs[0])
+
+
+def requantise_by_lookup(graph: ir.Graph) -> None:
+    """Write what turns one quantised map into another, with a Relu between or nothing, as a LeakyRelu of its own.
+
+    ONNX Runtime computes DequantizeLinear, LeakyRelu, QuantizeLinear by one table of 256 bytes.
+    """
+    for node in [node for node in graph if node.op_type == "QuantizeLinear"]:
+        source, slope = node.inputs[0], 1.0
+        if (rectifier := producer(source, "Relu")) is not None:
+            source, slope = rectifier.inputs[0], 0.0
+        if producer(source, "DequantizeLinear") is not None:
+            table = ir.node("LeakyRelu", [source], {"alpha": slope}, name=f"{node.name}/lookup")
+            table.outputs[0].name = f"{node.outputs[0].name}/lookup"
+            graph.insert_before(node, table)
+            node.replace_input_with(0, table.outputs[0])
+
+
+def unshare_integers(graph: ir.Graph) -> None:
+    """Give every DequantizeLinear weights and zero points of its own.
+
+    The exporter merges equal tensors, and most zero points are equal. ONNX Runtime fails to open such a file
+    on processors where it has to convert int8 weights ("Attempt to replace the existing tensor").
+    """
+    used: set[str | None] = set()
+    for node in graph:
+        if node.op_type == "DequantizeLinear":
+            for i, value in enumerate(node.inputs):
+                if value is not None and (tensor := stored(value)) is not None and tensor.dtype.is_integer():
+                    if value.name in used:
+                        node.replace_input_with(i, add_constant(graph, node.outputs[0], tensor.numpy()))
+                    used.add(value.name)

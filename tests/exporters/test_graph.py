@@ -1,0 +1,202 @@
+"""The graphs of the runtimes: the same numbers in each, and each in the form that its runtime wants."""
+
+import collections
+import random
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from hwnas.architecture import Architecture
+from hwnas.errors import HwnasError
+from hwnas.exporters.onnx import export_onnx
+from hwnas.exporters.profiles import PROFILES, Profile
+from hwnas.networks import parse_wiring
+from hwnas.networks.adadm import freeze_normalisation
+from hwnas.operators import OperatorSpec
+from hwnas.quantization.brevitas_layers import build_quantised, calibrate
+from hwnas.quantization.placement import Placement
+from hwnas.spaces import SPACES, SpaceOptions, named_architecture
+
+PROFILE_NAMES = ["onnxruntime-cpu", "openvino", "tensorrt", "qnn"]
+FOR_ALL = Placement(weight_bits=7, rectified_bits=7)
+"""Ranges that every runtime has."""
+
+
+def _image(height: int, width: int) -> Tensor:
+    """A picture of bytes, with edges and slopes."""
+    y, x = torch.meshgrid(torch.arange(height) / 8, torch.arange(width) / 8, indexing="ij")
+    waves = torch.stack([torch.sin(3 * x + y), torch.cos(x - 2 * y), torch.sin(x * y)]) / 4 + 0.5
+    return ((waves + 0.2 * (x > y)).clamp(0, 1) * 255).round()[None] / 255
+
+
+def _architecture(kind: str, bits: tuple[int, ...] = (4, 8)) -> Architecture:
+    if kind == "espcn":
+        return named_architecture("espcn", 3, bits[0], True)
+    if kind == "srresnet":
+        wiring = parse_wiring({"kind": "srresnet", "channels": 8, "blocks": 2, "scale": 4, "bicubic": True})
+        operators = {
+            slot.name: OperatorSpec(
+                kind="conv",
+                in_channels=slot.in_channels,
+                out_channels=slot.out_channels,
+                bias=True,
+                weight_bits=bits[0],
+                activation_bits=bits[0],
+            )
+            for slot in wiring.slots
+        }
+        return Architecture(wiring=wiring, operators=operators)
+    options = SpaceOptions(channels=12, cells=2, scale=4, bicubic=True, adadm=kind == "adadm", bits=bits)
+    return SPACES["quantnas"](options).sample(random.Random(0))
+
+
+def _network(architecture: Architecture, placement: Placement, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    network = build_quantised(architecture, collect_steps=3, placement=placement).train()
+    for size in (16, 20, 24):
+        network(_image(size, 24) * torch.rand(4, 3, 1, 1))
+    freeze_normalisation(network)
+    calibrate(network, [_image(24, 24)])
+    return network
+
+
+def _export(network: nn.Module, path: Path, profile: str | Profile) -> Path:
+    chosen = PROFILES[profile] if isinstance(profile, str) else profile
+    export_onnx(network, path, _image(12, 12), {}, chosen)
+    return path
+
+
+def _run(path: Path, x: Tensor, optimised: bool = True) -> np.ndarray:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    if not optimised:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return session.run(None, {"lr": x.numpy()})[0]
+
+
+def _optimised(path: Path, tmp_path: Path) -> collections.Counter[str]:
+    """How often ONNX Runtime computes each operation, after its own rewriting."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.optimized_model_filepath = str(tmp_path / "optimised")
+    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return collections.Counter(node.op_type for node in onnx.load(tmp_path / "optimised").graph.node)
+
+
+@pytest.mark.parametrize("profile", PROFILE_NAMES)
+@pytest.mark.parametrize("kind", ["quantnas", "adadm", "srresnet", "espcn"])
+def test_every_graph_computes_what_the_network_does(tmp_path: Path, kind: str, profile: str) -> None:
+    """In float arithmetic, where only sums in another order differ; in the mean, since one may round the other way."""
+    network = _network(_architecture(kind), FOR_ALL)
+    path = _export(network, tmp_path / "network.onnx", profile)
+    for x in (_image(12, 12), _image(15, 26)):
+        with torch.no_grad():
+            expected = network(x).numpy()
+        assert np.abs(_run(path, x, optimised=False) - expected).mean() * 255 < 0.02
+        assert np.abs(_run(path, x) - expected).mean() * 255 < 0.05
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("profile", PROFILE_NAMES)
+def test_every_width_makes_the_round_trip(tmp_path: Path, bits: int, profile: str) -> None:
+    network = _network(_architecture("quantnas", (bits,)), PROFILES[profile].placement)
+    path = _export(network, tmp_path / "network.onnx", profile)
+    x = _image(20, 20)
+    with torch.no_grad():
+        difference = np.abs(_run(path, x) - network(x).numpy()) * 255
+    assert difference.mean() <= 0.05
+    assert difference.max() <= 2
+
+
+@pytest.mark.parametrize("kind", ["quantnas", "adadm", "srresnet", "espcn"])
+def test_on_a_cpu_all_but_the_last_sum_is_in_integers(tmp_path: Path, kind: str) -> None:
+    network = _network(_architecture(kind), Placement())
+    path = _export(network, tmp_path / "network.onnx", "onnxruntime-cpu")
+    found = _optimised(path, tmp_path)
+    written = collections.Counter(node.op_type for node in onnx.load(path).graph.node)
+    assert found["QLinearConv"] == written["Conv"] > 0
+    assert not found.keys() & {"Conv", "FusedConv", "BatchNormalization", "Relu", "LeakyRelu"}
+    # The image comes in, the output goes out, and with a residual at high resolution there are two terms of it.
+    tail = kind in ("quantnas", "adadm")
+    assert (found["QuantizeLinear"], found["DequantizeLinear"], found["Add"]) == (1, 1 + tail, 1 + tail)
+    assert found["QLinearAdd"] == written["Add"] - found["Add"]
+
+
+def test_a_processor_without_wide_sums_computes_the_same(tmp_path: Path) -> None:
+    """Seven bits of weight leave no pair of products that overflows 16 bits, so no option of ONNX Runtime matters."""
+    network = _network(_architecture("quantnas", (8,)), Placement())
+    path = _export(network, tmp_path / "network.onnx", "onnxruntime-cpu")
+    weights = [numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer if len(t.dims) == 4]
+    assert weights and all(w.dtype == np.int8 and w.min() >= -64 and w.max() <= 63 for w in weights)
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    x = _image(30, 30)
+    precise = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    np.testing.assert_array_equal(_run(path, x), precise.run(None, {"lr": x.numpy()})[0])
+
+
+@pytest.mark.parametrize("kind", ["quantnas", "adadm", "srresnet", "espcn"])
+def test_tensorrt_gets_signed_integers_without_zero_points_and_float_biases(tmp_path: Path, kind: str) -> None:
+    network = _network(_architecture(kind, (4,)), PROFILES["tensorrt"].placement)
+    graph = onnx.load(_export(network, tmp_path / "network.onnx", "tensorrt")).graph
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    readers = collections.defaultdict(list)
+    for node in graph.node:
+        for name in node.input:
+            readers[name].append(node)
+    quantisers = [node for node in graph.node if node.op_type == "QuantizeLinear"]
+    assert quantisers
+    for node in quantisers:
+        assert constants[node.input[2]].dtype == np.int8 and not constants[node.input[2]].any()
+        assert {reader.op_type for reader in readers[node.output[0]]} == {"DequantizeLinear"}
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in constants:
+            assert constants[node.input[0]].dtype == np.int8 and len(constants[node.input[0]].shape) == 4
+
+
+def test_a_network_of_all_eight_bits_is_refused_where_integers_are_signed(tmp_path: Path) -> None:
+    network = _network(_architecture("quantnas", (8,)), Placement())
+    with pytest.raises(HwnasError, match=r"the map .* has integers from 0 to 255, which TensorRT .* train the network"):
+        _export(network, tmp_path / "network.onnx", "tensorrt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_image_of_bytes_loses_nothing(tmp_path: Path) -> None:
+    network = _network(_architecture("espcn", (8,)), Placement())
+    x = torch.arange(256.0).view(1, 1, 16, 16).expand(1, 3, 16, 16) / 255
+    first = next(module for module in network.modules() if hasattr(module, "act_quant"))
+    np.testing.assert_array_equal(np.asarray(first(x).detach() * 255).round(), x.numpy() * 255)
+    graph = onnx.load(_export(network, tmp_path / "network.onnx", "onnxruntime-cpu")).graph
+    steps = {tensor.name: tensor for tensor in graph.initializer}
+    node = next(node for node in graph.node if node.op_type == "QuantizeLinear")
+    assert node.input[0] == "lr"
+    assert numpy_helper.to_array(steps[node.input[1]]) == np.float32(1 / 255)
+
+
+def test_a_channel_that_batch_norm_shuts_makes_its_bias(tmp_path: Path) -> None:
+    network = _network(_architecture("adadm"), Placement())
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    with torch.no_grad():
+        for norm in norms:
+            norm.weight[0], norm.bias[0] = 0.0, 0.7
+            norm.weight[1], norm.bias[1] = -0.8, -0.3
+    calibrate(network, [_image(24, 24)])
+    path = _export(network, tmp_path / "network.onnx", "onnxruntime-cpu")
+    x = _image(18, 18)
+    with torch.no_grad():
+        assert np.abs(_run(path, x) - network(x).numpy()).mean() * 255 < 0.02
+
+
+def test_a_layer_in_float_leaves_the_maps_that_are_added_in_float(tmp_path: Path) -> None:
+    architecture = _architecture("quantnas", (8, 32))
+    assert architecture.is_quantised and not architecture.is_fully_quantised
+    network = _network(architecture, Placement())
+    found = _optimised(_export(network, tmp_path / "network.onnx", "onnxruntime-cpu"), tmp_path)
+    assert found["QLinearAdd"] == 0 and found["Add"] > 2
