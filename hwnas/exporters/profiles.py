@@ -27,12 +27,14 @@ class Profile:
         lookup: what turns one quantised map into another is written as a LeakyRelu, which ONNX Runtime computes by a
             table; a Relu, and nothing, it computes in float.
         integer_shuffle: pixels are shuffled as integers, between QuantizeLinear and DequantizeLinear.
+        rules: what its graphs are checked for; see `hwnas.exporters.lint`.
     """
 
     description: str
     placement: Placement
     integers: Literal["unsigned", "signed"]
     clip: Literal["integer", "float"]
+    rules: Literal["cpu", "tensorrt", "qnn"]
     integer_bias: bool = True
     lookup: bool = False
     integer_shuffle: bool = False
@@ -41,7 +43,13 @@ class Profile:
 PROFILES: Registry[Profile] = Registry("exporter profile", "hwnas.profiles")
 
 _CPU = Profile(
-    "ONNX Runtime on a CPU", Placement(), integers="unsigned", clip="integer", lookup=True, integer_shuffle=True
+    "ONNX Runtime on a CPU",
+    Placement(),
+    integers="unsigned",
+    clip="integer",
+    rules="cpu",
+    lookup=True,
+    integer_shuffle=True,
 )
 for _name, _profile in {
     "onnxruntime-cpu": _CPU,
@@ -51,6 +59,7 @@ for _name, _profile in {
         Placement(weight_bits=8, rectified_bits=7),
         integers="signed",
         clip="float",
+        rules="tensorrt",
         integer_bias=False,
     ),
     "qnn": Profile(
@@ -58,6 +67,7 @@ for _name, _profile in {
         Placement(weight_bits=8),
         integers="unsigned",
         clip="float",
+        rules="qnn",
         integer_shuffle=True,
     ),
 }.items():

@@ -15,9 +15,9 @@ from numpy.typing import ArrayLike
 from onnx_ir.passes.common import IdentityEliminationPass, RemoveUnusedNodesPass
 
 from hwnas.errors import HwnasError
-from hwnas.exporters.graph.constants import add_constant, array, producer
 from hwnas.exporters.graph.folds import fold_biases, fold_factors, fold_weight_clips, integer_batch_norms
 from hwnas.exporters.graph.order import requantise_by_lookup, separate_rectifiers, shuffle_integers, unshare_integers
+from hwnas.exporters.graph.values import add_constant, array, producer, substitute
 from hwnas.exporters.profiles import Profile
 
 SHIFT = 128
@@ -116,5 +116,5 @@ def _rewrite(graph: ir.Graph, quantiser: MapQuantiser, profile: Profile) -> None
         x = add("Clip", x, constant(zero.dtype.type(low + int(zero))), constant(zero.dtype.type(high + int(zero))))
     x = add("DequantizeLinear", x, constant(step), constant(zero))
     graph.insert_before(first, nodes)
-    last.outputs[0].replace_all_uses_with(x)
+    substitute(last.outputs[0], x)
     graph.remove(quantiser.nodes, safe=True)

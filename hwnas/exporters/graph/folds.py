@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from hwnas.exporters.graph.constants import add_constant, array, producer, stored
+from hwnas.exporters.graph.values import add_constant, array, producer, stored, substitute
 
 UNITS = np.arange(64, 128)
 """Integers that may stand for a batch norm's factor."""
@@ -17,7 +17,7 @@ def fold_weight_clips(graph: ir.Graph) -> None:
         if node.op_type == "Clip" and stored(node.inputs[0]) is not None:
             weights, low, high = (array(x) for x in node.inputs)
             own = add_constant(graph, node.outputs[0], np.clip(weights, low, high))
-            node.outputs[0].replace_all_uses_with(own)
+            substitute(node.outputs[0], own)
             graph.remove(node, safe=True)
 
 
@@ -28,7 +28,7 @@ def fold_biases(graph: ir.Graph) -> None:
             continue
         if integers.dtype == ir.DataType.INT32:
             real = array(node.inputs[0]).astype(np.float32) * array(node.inputs[1])
-            node.outputs[0].replace_all_uses_with(add_constant(graph, node.outputs[0], real))
+            substitute(node.outputs[0], add_constant(graph, node.outputs[0], real))
             graph.remove(node, safe=True)
 
 
@@ -45,7 +45,7 @@ def fold_factors(graph: ir.Graph) -> None:
         own.outputs[0].name = f"{node.outputs[0].name}/real"
         own.replace_input_with(1, add_constant(graph, own.outputs[0], step.astype(np.float32)))
         graph.insert_before(node, own)
-        node.outputs[0].replace_all_uses_with(own.outputs[0])
+        substitute(node.outputs[0], own.outputs[0])
         graph.remove(node, safe=True)
 
 

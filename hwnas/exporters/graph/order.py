@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from hwnas.exporters.graph.constants import add_constant, producer, stored
+from hwnas.exporters.graph.values import add_constant, producer, stored, substitute
 
 _ELEMENTWISE = ("Relu", "QuantizeLinear", "Clip")
 
@@ -22,7 +22,7 @@ def shuffle_integers(graph: ir.Graph) -> None:
             for made, of in ((shuffled, node), (real, before)):
                 made.name = made.outputs[0].name = f"{of.outputs[0].name}/shuffled"
             graph.insert_before(node, [shuffled, real])
-            node.outputs[0].replace_all_uses_with(real.outputs[0])
+            substitute(node.outputs[0], real.outputs[0])
             graph.remove(node, safe=True)
 
 
@@ -32,7 +32,7 @@ def _swap(graph: ir.Graph, node: ir.Node, reader: ir.Node) -> None:
     after.outputs[0].name = f"{reader.outputs[0].name}/before"
     graph.insert_before(node, after)
     node.replace_input_with(0, after.outputs[0])
-    reader.outputs[0].replace_all_uses_with(node.outputs[0])
+    substitute(reader.outputs[0], node.outputs[0])
     graph.remove(reader, safe=True)
 
 

@@ -1,4 +1,4 @@
-"""Reading and making the constants of an ONNX graph."""
+"""Reading and changing an ONNX graph: its constants, and who makes and reads a value."""
 
 from __future__ import annotations
 
@@ -40,3 +40,11 @@ def producer(value: ir.Value | None, operation: str) -> ir.Node | None:
     """The node that computes ``value``, if it is an ``operation``."""
     node = value.producer() if value is not None else None
     return node if node is not None and node.op_type == operation else None
+
+
+def substitute(old: ir.Value, new: ir.Value) -> None:
+    """Have all who read ``old`` read ``new``, which takes its place among the graph's outputs too."""
+    if old.is_graph_output():
+        new.shape, new.type = old.shape, old.type
+        new.name, old.name = old.name, f"{old.name}/replaced"
+    old.replace_all_uses_with(new, replace_graph_outputs=True)

@@ -1,0 +1,197 @@
+"""Every rule on graphs that keep it, as exported, and on one that breaks it, in the node that does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import helper, numpy_helper
+from torch import nn
+
+from hwnas.errors import HwnasError, UsageError
+from hwnas.exporters.lint import RULES, check_model
+from hwnas.exporters.onnx import export_onnx
+from hwnas.exporters.profiles import PROFILES
+from hwnas.quantization.brevitas_layers import build_quantised, calibrate
+from hwnas.quantization.placement import Placement
+from hwnas.spaces import named_architecture
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    """Fits every runtime."""
+    torch.manual_seed(0)
+    network = build_quantised(named_architecture("espcn", 2, 8), placement=Placement(rectified_bits=7))
+    calibrate(network, [torch.rand(1, 3, 12, 12)])
+    return network
+
+
+@pytest.fixture
+def exported(network: nn.Module, tmp_path: Path) -> Callable[[str], Path]:
+    def export(profile: str) -> Path:
+        path = tmp_path / f"{profile}.onnx"
+        export_onnx(network, path, torch.rand(1, 3, 9, 9), {}, PROFILES[profile])
+        return path
+
+    return export
+
+
+def _initialiser(model: onnx.ModelProto, name: str) -> onnx.TensorProto:
+    return next(tensor for tensor in model.graph.initializer if tensor.name == name)
+
+
+def _change(
+    model: onnx.ModelProto, node: onnx.NodeProto, operand: int, change: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    """Give a node another constant of its own in the place of one."""
+    old = _initialiser(model, node.input[operand])
+    new = numpy_helper.from_array(change(numpy_helper.to_array(old)), f"{node.name}-{operand}-changed")
+    model.graph.initializer.append(new)
+    node.input[operand] = new.name
+
+
+def _first(model: onnx.ModelProto, operation: str, after: int = 0) -> onnx.NodeProto:
+    return [node for node in model.graph.node if node.op_type == operation][after]
+
+
+def _computed_scale(model: onnx.ModelProto) -> str:
+    node = _first(model, "QuantizeLinear")
+    model.graph.node.insert(0, helper.make_node("Abs", [node.input[1]], ["computed"]))
+    node.input[1] = "computed"
+    return node.name
+
+
+def _negative_scale(model: onnx.ModelProto) -> str:
+    node = _first(model, "QuantizeLinear", 1)
+    _change(model, node, 1, lambda step: -step)
+    return node.name
+
+
+def _shifted(model: onnx.ModelProto) -> str:
+    node = _first(model, "QuantizeLinear", 1)
+    _change(model, node, 2, lambda zero: zero + zero.dtype.type(3))
+    return node.name
+
+
+def _clipped(model: onnx.ModelProto) -> str:
+    node = _first(model, "QuantizeLinear", 1)
+    reader = next(n for n in model.graph.node if n.op_type == "DequantizeLinear" and n.input[0] == node.output[0])
+    at = list(model.graph.node).index(reader)
+    model.graph.node.insert(at, helper.make_node("Clip", [node.output[0]], ["clipped"]))
+    reader.input[0] = "clipped"
+    return node.name
+
+
+def _weights(model: onnx.ModelProto) -> onnx.NodeProto:
+    convolution = _first(model, "Conv")
+    return next(node for node in model.graph.node if node.output[0] == convolution.input[1])
+
+
+def _other_axis(model: onnx.ModelProto) -> str:
+    node = _weights(model)
+    next(a for a in node.attribute if a.name == "axis").i = 2
+    return node.name
+
+
+def _quantised_bias(model: onnx.ModelProto) -> str:
+    convolution = _first(model, "Conv")
+    bias = numpy_helper.to_array(_initialiser(model, convolution.input[2]))
+    constants = {"b": np.zeros(len(bias), np.int32), "s": np.float32(1.0)}
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items())
+    model.graph.node.insert(0, helper.make_node("DequantizeLinear", ["b", "s"], ["quantised"]))
+    convolution.input[2] = "quantised"
+    return convolution.name
+
+
+def _float_map(model: onnx.ModelProto) -> str:
+    convolution = _first(model, "Conv", 1)
+    made_real = next(node for node in model.graph.node if node.output[0] == convolution.input[0])
+    quantised = next(node for node in model.graph.node if node.output[0] == made_real.input[0])
+    convolution.input[0] = quantised.input[0]
+    return convolution.name
+
+
+BROKEN = {
+    "constant-scales": (("tensorrt", "cpu", "qnn"), _computed_scale),
+    "constant-scales, negative": (("tensorrt", "cpu", "qnn"), _negative_scale),
+    "symmetric": (("tensorrt",), _shifted),
+    "adjacent": (("tensorrt",), _clipped),
+    "float-clips": (("qnn",), _clipped),
+    "weights-per-channel": (("tensorrt", "cpu", "qnn"), _other_axis),
+    "float-biases": (("tensorrt",), _quantised_bias),
+    "both-operands-quantised": (("tensorrt", "cpu", "qnn"), _float_map),
+}
+PROFILE_OF = {"tensorrt": "tensorrt", "cpu": "onnxruntime-cpu", "qnn": "qnn"}
+
+
+@pytest.mark.parametrize("profile", ["tensorrt", "onnxruntime-cpu", "openvino"])
+def test_what_is_exported_keeps_the_rules(exported: Callable[[str], Path], profile: str) -> None:
+    findings = check_model(exported(profile), PROFILES[profile])
+    assert [finding for finding in findings if finding.level == "error"] == []
+
+
+def test_a_graph_of_open_sizes_breaks_one_rule_of_qnn(exported: Callable[[str], Path]) -> None:
+    (finding,) = check_model(exported("qnn"), PROFILES["qnn"])
+    assert (finding.level, finding.rule, finding.node) == ("error", "static-shapes", "lr")
+
+
+@pytest.mark.parametrize("rule", BROKEN)
+def test_a_broken_rule_is_found_in_its_node(exported: Callable[[str], Path], rule: str) -> None:
+    runtimes, damage = BROKEN[rule]
+    for runtime in runtimes:
+        path = exported(PROFILE_OF[runtime])
+        model = onnx.load(path)
+        node = damage(model)
+        onnx.save(model, path)
+        errors = [f for f in check_model(path, PROFILES[PROFILE_OF[runtime]]) if f.rule != "static-shapes"]
+        assert (rule.split(",")[0], node) in {(f.rule, f.node) for f in errors if f.level == "error"}
+
+
+def test_a_graph_for_a_cpu_is_not_for_tensorrt(exported: Callable[[str], Path]) -> None:
+    findings = check_model(exported("onnxruntime-cpu"), PROFILES["tensorrt"])
+    assert {finding.rule for finding in findings} >= {"symmetric", "float-biases"}
+
+
+def test_a_graph_for_tensorrt_gets_advice_on_a_cpu(exported: Callable[[str], Path]) -> None:
+    findings = check_model(exported("tensorrt"), PROFILES["onnxruntime-cpu"])
+    assert {finding.rule for finding in findings} == {"unsigned-maps"}
+    assert {finding.level for finding in findings} == {"advice"}
+
+
+def test_widths_that_tensor_cores_pad_are_named(exported: Callable[[str], Path]) -> None:
+    """ESPCN at x2 has 64, 32 and 12 channels."""
+    findings = check_model(exported("tensorrt"), PROFILES["tensorrt"])
+    assert [finding.rule for finding in findings] == ["tensor-core-widths"]
+    assert findings[0].message.startswith("12 channels")
+
+
+def test_eight_bit_weights_get_advice_on_a_cpu(tmp_path: Path) -> None:
+    network = build_quantised(named_architecture("espcn", 2, 8), placement=Placement(weight_bits=8))
+    calibrate(network, [torch.rand(1, 3, 12, 12)])
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if "weight_quant" in name:
+                parameter.mul_(0.1)
+    export_onnx(network, tmp_path / "n.onnx", torch.rand(1, 3, 9, 9), {}, PROFILES["onnxruntime-cpu"])
+    findings = check_model(tmp_path / "n.onnx", PROFILES["onnxruntime-cpu"])
+    assert {finding.rule for finding in findings} == {"narrow-weights"}
+
+
+def test_every_profile_has_rules() -> None:
+    assert {PROFILES[name].rules for name in PROFILES} == RULES.keys()
+
+
+@pytest.mark.parametrize("content", [b"", b"no onnx at all", b"\x08\x07\x12\x05hello"])
+def test_another_file_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "other.onnx").write_bytes(content)
+    with pytest.raises(HwnasError, match=r"other\.onnx is not an ONNX file, or is damaged"):
+        check_model(tmp_path / "other.onnx", PROFILES["tensorrt"])
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no file"):
+        check_model(tmp_path / "none.onnx", PROFILES["tensorrt"])
