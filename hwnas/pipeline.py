@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hwnas.architecture import Architecture, load_architecture
 from hwnas.budget import Budget, parse_budgets, parse_size
 from hwnas.checkpoints import load_run_network, load_state
 from hwnas.config import RunConfig
-from hwnas.data.degradation import crop_to_multiple, downscale
 from hwnas.data.sources import TrainingData, load_training_data
-from hwnas.devices.target import load_target
+from hwnas.devices.target import Target, load_target
 from hwnas.errors import HwnasError
-from hwnas.evaluation import Evaluation, evaluate_pairs
-from hwnas.exporters.onnx import OnnxSummary
-from hwnas.exporters.parity import ParityReport
-from hwnas.exporters.profiles import PROFILES, Profile
+from hwnas.evaluation import Evaluation, evaluate_pairs, load_pairs
+from hwnas.exporters import EXPORTERS
+from hwnas.exporters.artifact import ArtifactUpscaler
+from hwnas.exporters.base import ExportOptions
+from hwnas.exporters.profiles import PROFILES
+from hwnas.exporters.verify import ExportReport
 from hwnas.files import write_text
 from hwnas.progress import Progress, Task
 from hwnas.run_directory import RunDirectory
@@ -34,11 +36,6 @@ def budgets_of(config: RunConfig) -> tuple[Budget, ...]:
     """The budgets that the settings state."""
     size = None if config.input_size is None else parse_size(config.input_size)
     return parse_budgets(config.budgets, size)
-
-
-def profile_of(config: RunConfig) -> Profile:
-    """The exporter profile of the target that the settings name."""
-    return PROFILES[load_target(config.target).profile]
 
 
 def check(config: RunConfig) -> None:
@@ -94,7 +91,7 @@ def train(config: RunConfig, run: RunDirectory, data: TrainingData, progress: Pr
     """Train the run's architecture; returns the validation PSNR in dB."""
     from hwnas.training.train import train as train_network
 
-    placement = profile_of(config).placement
+    placement = PROFILES[load_target(config.target).profile].placement
     return train_network(load_architecture(run.architecture), data, config.train, placement, run, config.seed, progress)
 
 
@@ -106,46 +103,85 @@ def epochs_left(config: RunConfig, run: RunDirectory) -> int:
         return 0
 
 
-def export(
-    config: RunConfig, run: RunDirectory, data: TrainingData, precision: str | None, path: Path
-) -> tuple[str, OnnxSummary, ParityReport]:
-    """Export the run's network and verify the file; ``precision`` None: as trained.
+@dataclass(frozen=True, slots=True)
+class ExportRequest:
+    """What is to be written.
 
-    Returns:
-        How its numbers came about, what the file holds, and the parity with torch.
+    Attributes:
+        path: where to.
+        format: name of the exporter; None for that of the target.
+        precision: ``fp32``, ``fp16``, ``int8`` or ``mixed``; None for as it was trained.
+        options: what is asked for besides.
+        benchmark: folder of images to score on; None for the held-out photographs.
     """
-    from hwnas.exporters.deploy import export_verified, make_deployable, parity_crops
 
+    path: Path
+    format: str | None = None
+    precision: str | None = None
+    options: ExportOptions = field(default_factory=ExportOptions)
+    benchmark: Path | None = None
+
+
+def export(config: RunConfig, run: RunDirectory, data: TrainingData, request: ExportRequest) -> ExportReport:
+    """Write the run's network for its target and verify what was written; leaves a report beside it.
+
+    Raises:
+        UsageError: if the format cannot do what is asked for.
+        HwnasError: if the file computes something else than the network.
+    """
+    from hwnas.exporters import verify
+    from hwnas.exporters.deploy import make_deployable
+
+    target = load_target(config.target)
+    exporter, profile = EXPORTERS[request.format or target.artifact], PROFILES[target.profile]
     record, network = load_run_network(run)
-    chosen = precision or ("mixed" if record.architecture.is_quantised else "fp32")
-    profile = profile_of(config)
-    deployable = make_deployable(record, network, chosen, data, config.train.crop, profile)  # type: ignore[arg-type]
-    crops = parity_crops(data.validation, record.architecture.scale)
-    summary, parity = export_verified(deployable, path, crops, profile)
-    return deployable.how, summary, parity
+    chosen = request.precision or ("mixed" if record.architecture.is_quantised else "fp32")
+    options = replace(request.options, half=chosen == "fp16")
+    precision = "fp32" if chosen == "fp16" else chosen
+    deployable = make_deployable(record, network, precision, data, config.train.crop, profile)  # type: ignore[arg-type]
+    scale = record.architecture.scale
+    held_out = verify.held_out_pairs(data.validation, scale)
+    crops = verify.parity_crops(held_out, options.size)
+    artifact, parity = verify.export_verified(deployable, request.path, exporter, profile, options, crops)
+    pairs = held_out if request.benchmark is None else list(load_pairs(request.benchmark, scale))
+    report = verify.ExportReport(
+        path=request.path,
+        format=exporter.name,
+        target=target.name,
+        profile=target.profile,
+        how=deployable.how,
+        notes=(*exporter.notes(request.path), *_widened(deployable.record.architecture, target)),
+        size_bytes=sum(path.stat().st_size for path in exporter.files(request.path)),
+        runtime=artifact.artifact.runtime,
+        parity=parity,
+        scores=verify.score(deployable, artifact, pairs),
+    )
+    verify.save_report(report)
+    return report
 
 
-def evaluate_validation(model: Path, data: TrainingData) -> Evaluation:
-    """Score an exported file on the held-out photographs."""
-    from hwnas.exporters.runtime import OnnxUpscaler
-
-    upscaler = OnnxUpscaler(model)
-    whole = [(name, crop_to_multiple(image, upscaler.scale)) for name, image in data.validation]
-    pairs = [(name, downscale(hr, upscaler.scale), hr) for name, hr in whole]
-    return evaluate_pairs(upscaler, pairs, upscaler.scale)
+def _widened(architecture: Architecture, target: Target) -> list[str]:
+    """What the target makes of widths that it does not compute."""
+    widths = ", ".join(map(str, target.compute_bits))
+    names = ", ".join(target.widened_layers(architecture))
+    return (
+        [f"{target.name} computes in {widths} bits: {names} are computed in the next wider of these"] if names else []
+    )
 
 
 def run_all(config: RunConfig, run: RunDirectory, progress: Progress) -> Evaluation:
     """Search, train, export, evaluate; leaves ``summary.md``."""
+    from hwnas.exporters.verify import held_out_pairs
     from hwnas.reports.summary import summarise_run
 
     data = load_data(config, config.space.scale, progress)
     architecture = search(config, run, data, progress)
     train(config, run, data, progress)
-    how, summary, parity = export(config, run, data, None, run.onnx)
+    report = export(config, run, data, ExportRequest(run.onnx, format="onnx"))
+    parity = report.parity
     progress.say(f"{run.onnx}: parity with torch {parity.mean:.2g} grey levels mean, {parity.maximum:.2g} at most")
-    evaluation = evaluate_validation(run.onnx, data)
-    target = load_target(config.target)
-    page = summarise_run(architecture, config, budgets_of(config), target, evaluation, how, summary, parity)
+    upscaler = ArtifactUpscaler(EXPORTERS["onnx"].open(run.onnx))
+    evaluation = evaluate_pairs(upscaler, held_out_pairs(data.validation, upscaler.scale), upscaler.scale)
+    page = summarise_run(architecture, config, budgets_of(config), evaluation, report)
     write_text(run.summary, page)
     return evaluation

@@ -13,73 +13,103 @@ from hwnas.cli import options
 def export(
     network: Annotated[str, typer.Argument(metavar="RUN", help="A run that has been trained.")],
     fp32: Annotated[bool, options.flag("--fp32", "In float.")] = False,
+    fp16: Annotated[bool, options.flag("--fp16", "In 16-bit float.")] = False,
     int8: Annotated[bool, options.flag("--int8", "Every convolution in 8-bit integers.")] = False,
     mixed: Annotated[bool, options.flag("--mixed", "Each layer at the bits it was trained at.")] = False,
+    target: Annotated[
+        str | None, typer.Option("--target", help="Device the file is for.", show_default="the run's")
+    ] = None,
+    format: Annotated[
+        str | None, typer.Option("--format", help="Kind of file: onnx, openvino.", show_default="the target's")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where to write.", show_default="RUN/model.onnx")
     ] = None,
+    input_size: Annotated[
+        str | None, typer.Option("--input-size", metavar="HxW", help="Take low-resolution images of this size only.")
+    ] = None,
+    uint8_io: Annotated[bool, options.flag("--uint8-io", "Images of bytes in and out.")] = False,
+    pack_int4: Annotated[bool, options.flag("--pack-int4", "Store weights of 4 bits and fewer two in a byte.")] = False,
     data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Folder of images to score on.", show_default="the run's held-out photographs"),
+    ] = None,
+    calibration: Annotated[
         str | None,
-        typer.Option("--data", help="Photographs to verify and calibrate with.", show_default="the run's"),
+        typer.Option("--calibration", help="Photographs to calibrate and verify with.", show_default="the run's"),
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Write ONNX, run it in ONNX Runtime on real crops, and hold it against torch; fails if they differ.
+    """Write a file for a target, run it, and hold it against torch; fails if they differ.
 
-    Without --fp32, --int8 or --mixed the network is written as it was trained.
+    Without --fp32, --fp16, --int8 or --mixed the network is written as it was trained. What was measured on the file
+    is left beside it, in FILE.json.
 
     Examples:
 
-      hwnas export runs/quantnas-cpu-5GBitOps --mixed -o model.onnx
+      hwnas export runs/quantnas-cpu-5GBitOps --mixed -o model.onnx --data Set5/
 
-      hwnas export runs/float --int8
+      hwnas export runs/float --int8 --target openvino-cpu
+
+      hwnas export runs/mine --target snapdragon --format onnx --input-size 180x320
     """
     from hwnas import pipeline
+    from hwnas.budget import parse_size
     from hwnas.cli.console import progress
     from hwnas.config import load_config
+    from hwnas.devices.target import load_target
     from hwnas.errors import UsageError
+    from hwnas.exporters import EXPORTERS, ExportOptions
     from hwnas.run_directory import RunDirectory
 
-    asked = [name for name, wanted in (("fp32", fp32), ("int8", int8), ("mixed", mixed)) if wanted]
+    precisions = {"fp32": fp32, "fp16": fp16, "int8": int8, "mixed": mixed}
+    asked = [name for name, wanted in precisions.items() if wanted]
     if len(asked) > 1:
         raise UsageError(f"choose one of --{' and --'.join(asked)}")
     directory = RunDirectory(Path(network))
     if not directory.exists:
         raise UsageError(f"{network} is no run; train one with `hwnas train`")
-    path = output or directory.onnx
-    if path.suffix != ".onnx":
-        raise UsageError(f"{path}: the file's name must end in .onnx")
     settings = load_config(directory.config)
-    if data is not None:
-        settings = settings.model_copy(update={"data": data})
-    scale = pipeline.trained_scale(directory)
+    changes = {"target": target, "data": calibration}
+    settings = settings.model_copy(update={key: value for key, value in changes.items() if value is not None})
+    chosen = format or load_target(settings.target).artifact
+    exporter = EXPORTERS[chosen]
+    path = output or directory.path / f"model{exporter.suffix}"
+    if path.suffix != exporter.suffix:
+        raise UsageError(f"{path}: the name of a file of format {chosen} must end in {exporter.suffix}")
+    request = pipeline.ExportRequest(
+        path=path,
+        format=chosen,
+        precision=asked[0] if asked else None,
+        options=ExportOptions(
+            size=None if input_size is None else parse_size(input_size), takes_bytes=uint8_io, pack_int4=pack_int4
+        ),
+        benchmark=data,
+    )
     with progress() as tell:
         if left := pipeline.epochs_left(settings, directory):
             tell.say(f"{directory.path}: {left} epochs of its training are left; hwnas train {directory.path} --resume")
-        photographs = pipeline.load_data(settings, scale, tell)
-        how, summary, parity = pipeline.export(settings, directory, photographs, asked[0] if asked else None, path)
-        result = pipeline.evaluate_validation(path, photographs)
+        photographs = pipeline.load_data(settings, pipeline.trained_scale(directory), tell)
+        report = pipeline.export(settings, directory, photographs, request)
     if json:
         import json as encoder
-        from dataclasses import asdict
 
-        print(
-            encoder.dumps(
-                {
-                    "path": str(path),
-                    "how": how,
-                    **asdict(summary),
-                    "parity": asdict(parity),
-                    "validation_psnr": result.psnr,
-                }
-            )
-        )
+        print(encoder.dumps(report.as_json()))
         return
-    typer.echo(
-        f"{path}: {summary.size_bytes / 1000:.0f} kB, opset {summary.opset}, "
-        f"{summary.quantised_convolutions} integer and {summary.float_convolutions} float convolutions\n"
-        f"  {how}\n"
-        f"  against torch on {parity.crops} real crops: {parity.mean:.2g} grey levels mean, "
-        f"{parity.maximum:.2g} at most (allowed {parity.tolerance_mean:.2g} and {parity.tolerance_max:g})\n"
-        f"  held-out photographs in ONNX Runtime: {result.psnr:.2f} dB, bicubic {result.bicubic_psnr:.2f} dB"
-    )
+    parity, scores = report.parity, report.scores
+    lines = [
+        f"{path}: {report.size_bytes / 1000:.0f} kB, for {report.target}",
+        f"  {report.how}",
+        *(f"  {note}" for note in report.notes),
+        f"  against torch on {parity.crops} real crops: {parity.mean:.2g} grey levels mean, {parity.maximum:.2g} at "
+        f"most (allowed {parity.tolerance_mean:.2g} and {parity.tolerance_max:g})",
+    ]
+    if scores is None:
+        lines.append(f"  no PSNR: no image is as large as {input_size}; name a folder of larger ones by --data")
+    else:
+        unquantised = "" if scores.torch_float is None else f"{scores.torch_float:.2f} dB without quantisers, "
+        lines.append(
+            f"  PSNR on {scores.images} images: {unquantised}{scores.torch:.2f} dB in torch, {scores.artifact:.2f} dB "
+            f"in {report.runtime}, bicubic {scores.bicubic:.2f} dB"
+        )
+    typer.echo("\n".join(lines))

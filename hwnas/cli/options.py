@@ -19,7 +19,14 @@ def flag(name: str, help: str) -> Any:
     return typer.Option(name, help=help, metavar="")
 
 
-Target = Annotated[str | None, typer.Option("--target", help="Device the network is for: cpu.", show_default="cpu")]
+_TARGETS = "cpu, openvino-cpu, jetson, snapdragon"
+Target = Annotated[
+    str | None, typer.Option("--target", help=f"Device the network is for: {_TARGETS}.", show_default="cpu")
+]
+For = Annotated[
+    str | None,
+    typer.Option("--for", help=f"Device whose integers it is trained with: {_TARGETS}.", show_default="cpu"),
+]
 Budget = Annotated[
     list[str] | None,
     typer.Option("--budget", help="Upper bound: 5GBitOps, 30GFLOPs@256x256, 300KParams. Repeat for several."),
@@ -115,6 +122,7 @@ def search_settings(
 
 
 def training_settings(
+    target: For = None,
     data: Data = None,
     scale: Scale = None,
     preset: Preset = None,
@@ -127,6 +135,7 @@ def training_settings(
 ) -> Layers:
     """What the options of a training without a search say; errors as `search_settings`."""
     given = {
+        "target": target,
         "data": _absolute(data),
         "seed": seed,
         "space": {"scale": scale, "bicubic": bicubic},

@@ -116,9 +116,10 @@ def resolve_enlarger(name: str, scale: int | None) -> Enlarger:
             raise UsageError(f"--scale {factor}: bicubic enlarges by 1 to {degradation.MAX_SCALE}")
         return Enlarger(partial(degradation.upscale, scale=factor), factor, overlap=2)
     if path.suffix == ".onnx":
-        from hwnas.exporters.runtime import OnnxUpscaler
+        from hwnas.exporters.artifact import ArtifactUpscaler
+        from hwnas.exporters.runtime import OnnxArtifact
 
-        onnx = OnnxUpscaler(path)
+        onnx = ArtifactUpscaler(OnnxArtifact(path))
         found = Enlarger(onnx, onnx.scale, onnx.overlap)
     elif path.is_dir() or path.suffix == ".safetensors":
         from hwnas.checkpoints import load_network, load_run_network

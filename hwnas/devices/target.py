@@ -7,6 +7,7 @@ from importlib.resources import files
 
 from pydantic import BaseModel, ConfigDict
 
+from hwnas.architecture import Architecture
 from hwnas.errors import UsageError
 
 
@@ -30,6 +31,14 @@ class Target(BaseModel):
     artifact: str
     profile: str
     compute_bits: tuple[int, ...]
+
+    def widened_layers(self, architecture: Architecture) -> list[str]:
+        """Layers whose bits it cannot compute in; it takes the next wider ones."""
+        return [
+            name
+            for name, spec in architecture.operators.items()
+            if not {spec.weight_bits, spec.activation_bits} <= set(self.compute_bits)
+        ]
 
 
 def target_names() -> list[str]:

@@ -1,25 +1,17 @@
-"""From a trained network to a verified file: which numbers it computes in, how they came about, and the proof."""
+"""From a trained network to one that can be written: which numbers it computes in, and how they came about."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from torch import Tensor, nn
 
-from hwnas import __version__
 from hwnas.checkpoints import NetworkRecord
-from hwnas.data.images import ImageArray
 from hwnas.data.sources import TrainingData
-from hwnas.errors import HwnasError, UsageError
-from hwnas.exporters.onnx import OnnxSummary, export_onnx, summarise
-from hwnas.exporters.parity import FLOAT_TOLERANCE, QUANTISED_TOLERANCE, ParityReport, check_parity
+from hwnas.errors import UsageError
 from hwnas.exporters.profiles import Profile
-from hwnas.inference import to_tensor
-from hwnas.networks.adadm import is_data_dependent
 from hwnas.operators import FLOAT_BITS
 
 Precision = Literal["fp32", "int8", "mixed"]
@@ -77,14 +69,7 @@ def make_deployable(
     if precision == "fp32":
         if not architecture.is_quantised:
             return Deployable(record, network, "as trained, in float")
-        twin = record.model_copy(update={"architecture": architecture.with_bits(FLOAT_BITS)})
-        unquantised = twin.build()
-        unquantised.load_state_dict(_float_state(network))
-        return Deployable(
-            twin,
-            unquantised.eval(),
-            "trained with quantisers, which are left out: not what training optimised",
-        )
+        return float_twin(record, network)
     if not float_layers:
         narrow = sum(spec.weight_bits < 8 for spec in architecture.operators.values())
         how = "as trained" + (f"; {narrow} layers of fewer than 8 bits are stored in 8-bit integers" if narrow else "")
@@ -112,43 +97,15 @@ def make_deployable(
     return Deployable(integer, quantised, how)
 
 
+def float_twin(record: NetworkRecord, network: nn.Module) -> Deployable:
+    """A quantised network without its quantisers."""
+    twin = record.model_copy(update={"architecture": record.architecture.with_bits(FLOAT_BITS)})
+    unquantised = twin.build()
+    unquantised.load_state_dict(_float_state(network))
+    return Deployable(
+        twin, unquantised.eval(), "trained with quantisers, which are left out: not what training optimised"
+    )
+
+
 def _float_state(network: nn.Module) -> dict[str, Tensor]:
     return {key: value for key, value in network.state_dict().items() if "_quant." not in key}
-
-
-def parity_crops(images: Sequence[tuple[str, ImageArray]], scale: int) -> list[Tensor]:
-    """Low-resolution crops, [1, 3, s, s], from the middle of held-out photographs, of several sizes."""
-    from hwnas.data.degradation import crop_to_multiple, downscale
-
-    crops = []
-    for _, image in images[:4]:
-        lr = downscale(crop_to_multiple(image, scale), scale)
-        for side in PARITY_SIDES:
-            y, x = (max(0, (length - side) // 2) for length in lr.shape[:2])
-            crops.append(to_tensor(lr[y : y + side, x : x + side]))
-    return crops
-
-
-def export_verified(
-    deployable: Deployable, path: Path, crops: Sequence[Tensor], profile: Profile
-) -> tuple[OnnxSummary, ParityReport]:
-    """Write the ONNX file and hold it against the network; a file that does not pass is removed.
-
-    Raises:
-        HwnasError: if it cannot be written, or computes something else than the network.
-    """
-    architecture = deployable.record.architecture
-    whole = is_data_dependent(deployable.network)
-    metadata = {
-        "scale": str(architecture.scale),
-        "overlap": "whole image" if whole else str(architecture.receptive_radius),
-        "architecture": architecture.fingerprint,
-        "hwnas": __version__,
-    }
-    export_onnx(deployable.network, path, crops[0], metadata, profile)
-    tolerance = QUANTISED_TOLERANCE if architecture.is_quantised else FLOAT_TOLERANCE
-    try:
-        return summarise(path), check_parity(deployable.network, path, crops, tolerance)
-    except HwnasError:
-        path.unlink(missing_ok=True)
-        raise

@@ -18,11 +18,15 @@ import onnx_ir as ir
 import torch
 from brevitas.nn.mixin.base import QuantLayerMixin
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import Tensor, nn
 
 from hwnas.errors import HwnasError
+from hwnas.exporters.base import EXPORTERS, Exporter, ExportOptions
 from hwnas.exporters.graph import adapt
+from hwnas.exporters.graph.options import INT4_OPSET, bytes_in_and_out, fix_size, pack_int4
 from hwnas.exporters.profiles import PROFILES, Profile
+from hwnas.exporters.runtime import OnnxArtifact
 from hwnas.files import atomic_path
 from hwnas.quantization.brevitas_layers import uncalibrated
 
@@ -49,18 +53,27 @@ class OnnxSummary:
         size_bytes: size of the file.
         quantised_convolutions: convolutions whose weights are stored as integers.
         float_convolutions: the others.
+        packed: layers whose weights are stored two in a byte.
+        packed_bytes: what these take.
     """
 
     opset: int
     size_bytes: int
     quantised_convolutions: int
     float_convolutions: int
+    packed: int = 0
+    packed_bytes: int = 0
 
 
 def export_onnx(
-    network: nn.Module, path: Path, sample: Tensor, metadata: Mapping[str, str], profile: Profile | None = None
+    network: nn.Module,
+    path: Path,
+    sample: Tensor,
+    metadata: Mapping[str, str],
+    profile: Profile | None = None,
+    options: ExportOptions | None = None,
 ) -> None:
-    """Write ``network`` as one ONNX file, for inputs ``lr`` [1, 3, height, width] of any size, output ``sr``.
+    """Write ``network`` as one ONNX file, with input ``lr`` [1, 3, height, width] and output ``sr``.
 
     Args:
         network: float, or made of `hwnas.quantization.brevitas_layers.BrevitasLayers`; it is not changed.
@@ -68,6 +81,7 @@ def export_onnx(
         sample: an input, [1, 3, h, w] in [0, 1]; its size does not matter.
         metadata: properties stored in the file.
         profile: the form that the runtime wants; None for that of ONNX Runtime on a CPU, which all is verified in.
+        options: what is asked for besides; None for images of any size, in float.
 
     Raises:
         HwnasError: if an activation's step was never started, the profile cannot hold the network's numbers, or the
@@ -78,16 +92,17 @@ def export_onnx(
             f"the quantisers of {len(steps)} layers have seen no images, so their steps are unknown; "
             "train or calibrate the network before it is exported"
         )
+    options = options or ExportOptions()
     # Brevitas attaches export handlers to the layers, and leaves them in export mode when an export fails.
     network = copy.deepcopy(network).eval()
-    options: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "input_names": [INPUT_NAME],
         "output_names": [OUTPUT_NAME],
         "dynamic_axes": {
             INPUT_NAME: {2: "height", 3: "width"},
             OUTPUT_NAME: {2: "sr_height", 3: "sr_width"},
         },
-        "opset_version": OPSET,
+        "opset_version": INT4_OPSET if options.pack_int4 else OPSET,
         # The newer exporter rejects integer weights, and writes a second file beside the first.
         "dynamo": False,
         # Brevitas' default leaves the arithmetic of the steps in the graph.
@@ -100,15 +115,77 @@ def export_onnx(
             from brevitas.export import export_onnx_qcdq  # warns when it is imported
 
             if any(isinstance(module, QuantLayerMixin) for module in network.modules()):
-                export_onnx_qcdq(network, args=sample, export_path=str(temporary), **options)
+                export_onnx_qcdq(network, args=sample, export_path=str(temporary), **arguments)
             else:
-                torch.onnx.export(network, (sample,), str(temporary), **options)
-        graph = ir.load(temporary)
-        adapt(graph, profile or PROFILES["onnxruntime-cpu"])
-        model = ir.to_proto(graph)
+                torch.onnx.export(network, (sample,), str(temporary), **arguments)
+        graph_model = ir.load(temporary)
+        adapt(graph_model, profile or PROFILES["onnxruntime-cpu"])
+        _apply(graph_model, options, int(metadata.get("scale", 1)))
+        model = _halved(ir.to_proto(graph_model)) if options.half else ir.to_proto(graph_model)
         onnx.helper.set_model_props(model, dict(metadata))
         onnx.checker.check_model(model, full_check=True)
         onnx.save(model, temporary)
+
+
+def _apply(model: ir.Model, options: ExportOptions, scale: int) -> None:
+    if options.takes_bytes:
+        bytes_in_and_out(model.graph)
+    if options.pack_int4:
+        pack_int4(model.graph)
+    if options.size is not None:
+        fix_size(model.graph, options.size, scale)
+    RemoveUnusedNodesPass()(model)
+
+
+def _halved(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The network in 16-bit floats; what goes in and comes out stays as it is."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on weights too small for sixteen bits
+        from onnxruntime.transformers.float16 import convert_float_to_float16
+
+        halved = ir.from_proto(convert_float_to_float16(model, keep_io_types=True))
+    # It appends its casts.
+    halved.graph.sort()
+    sorted_model: onnx.ModelProto = ir.to_proto(halved)
+    return sorted_model
+
+
+class OnnxExporter(Exporter):
+    """One .onnx file, verified in ONNX Runtime on the CPU."""
+
+    name = "onnx"
+    suffix = ".onnx"
+
+    def write(
+        self,
+        network: nn.Module,
+        path: Path,
+        sample: Tensor,
+        metadata: Mapping[str, str],
+        profile: Profile,
+        options: ExportOptions,
+    ) -> None:
+        export_onnx(network, path, sample, metadata, profile, options)
+
+    def notes(self, path: Path) -> tuple[str, ...]:
+        summary = summarise(path)
+        sentences = [
+            f"opset {summary.opset}; {summary.quantised_convolutions} integer and {summary.float_convolutions} float "
+            "convolutions"
+        ]
+        if summary.packed:
+            unpacked = (summary.size_bytes + summary.packed_bytes) / 1000
+            sentences.append(
+                f"weights of {summary.packed} layers are stored two in a byte, {unpacked:.0f} kB otherwise; runtimes "
+                "compute these layers in float or in 8 bits, and no faster"
+            )
+        return tuple(sentences)
+
+    def open(self, path: Path) -> OnnxArtifact:
+        return OnnxArtifact(path)
+
+
+EXPORTERS.register(OnnxExporter.name)(OnnxExporter())
 
 
 def summarise(path: Path) -> OnnxSummary:
@@ -134,9 +211,13 @@ def summarise(path: Path) -> OnnxSummary:
 
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     quantised = sum(map(has_integer_weights, convolutions))
+    # Zero points are packed too, but there is one weight for each.
+    packed = [t for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT4 and len(t.dims) > 1]
     return OnnxSummary(
         opset=next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")),
         size_bytes=path.stat().st_size,
         quantised_convolutions=quantised,
         float_convolutions=len(convolutions) - quantised,
+        packed=len(packed),
+        packed_bytes=sum(len(tensor.raw_data) for tensor in packed),
     )

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from hwnas.errors import HwnasError
-from hwnas.exporters.runtime import open_session, run_network
+from hwnas.exporters.artifact import Artifact
 from hwnas.networks.bicubic import bicubic
 
 
@@ -29,6 +28,9 @@ class Tolerance:
 FLOAT_TOLERANCE = Tolerance(mean=0.001, maximum=0.01)
 """Sums in another order, nothing else: trained networks measured 0.00005 and 0.0007."""
 
+HALF_TOLERANCE = Tolerance(mean=0.1, maximum=2.0)
+"""Sixteen bits have eleven of mantissa: an eighth of a grey level next to white."""
+
 QUANTISED_TOLERANCE = Tolerance(mean=0.25, maximum=64.0, share=0.02)
 """The last bit of a sum decides which way a tie is rounded, and one level of a 4-bit map in the tail is worth
 20 grey levels. That hits single pixels, so the mean tells right from wrong and the maximum only keeps out
@@ -39,7 +41,7 @@ without."""
 
 @dataclass(frozen=True, slots=True)
 class ParityReport:
-    """Absolute differences between torch and ONNX Runtime.
+    """Absolute differences between torch and the runtime of an artifact.
 
     Attributes:
         mean: over all output values of all crops, in grey levels.
@@ -60,12 +62,12 @@ class ParityReport:
         return self.mean <= self.tolerance_mean and self.maximum <= self.tolerance_max
 
 
-def check_parity(network: nn.Module, model_path: Path, crops: Sequence[Tensor], tolerance: Tolerance) -> ParityReport:
+def check_parity(network: nn.Module, artifact: Artifact, crops: Sequence[Tensor], tolerance: Tolerance) -> ParityReport:
     """Compare ``network`` in evaluation mode with its exported file.
 
     Args:
         network: what was exported; it is left in the mode it was in.
-        model_path: the ONNX file.
+        artifact: the file, in its runtime.
         crops: inputs, [1, 3, h, w] in [0, 1], best of several sizes and of real images.
         tolerance: `FLOAT_TOLERANCE` or `QUANTISED_TOLERANCE`.
 
@@ -74,8 +76,7 @@ def check_parity(network: nn.Module, model_path: Path, crops: Sequence[Tensor], 
             does not run.
     """
     if not crops:
-        raise HwnasError(f"{model_path} cannot be compared on nothing; give at least one crop")
-    session = open_session(model_path)
+        raise HwnasError(f"{artifact.path} cannot be compared on nothing; give at least one crop")
     was_training = network.training
     network.eval()
     total, added, count, maximum = 0.0, 0.0, 0, 0.0
@@ -83,15 +84,20 @@ def check_parity(network: nn.Module, model_path: Path, crops: Sequence[Tensor], 
         for crop in crops:
             with torch.no_grad():
                 expected = network(crop).numpy()
-            found = run_network(session, crop.numpy(), model_path)
+            added += float(np.abs(expected - bicubic(crop, expected.shape[2] // crop.shape[2]).numpy()).sum()) * 255
+            if artifact.takes_bytes:
+                expected = np.rint(expected.clip(0, 1) * 255).astype(np.uint8)
+                found = artifact.run((crop.numpy() * 255).round().astype(np.uint8))
+            else:
+                expected = expected * 255
+                found = artifact.run(crop.numpy()) * 255
             if found.shape != expected.shape:
                 raise HwnasError(
-                    f"{model_path} does not compute what the network computes: of {list(crop.shape)} it "
+                    f"{artifact.path} does not compute what the network computes: of {list(crop.shape)} it "
                     f"makes {list(found.shape)}, the network {list(expected.shape)}"
                 )
-            difference = np.abs(expected.astype(np.float64) - found) * 255
+            difference = np.abs(expected.astype(np.float64) - found)
             total += float(difference.sum())
-            added += float(np.abs(expected - bicubic(crop, expected.shape[2] // crop.shape[2]).numpy()).sum()) * 255
             count += difference.size
             maximum = max(maximum, float(difference.max()))
     finally:
@@ -101,7 +107,7 @@ def check_parity(network: nn.Module, model_path: Path, crops: Sequence[Tensor], 
     report = ParityReport(total / count, maximum, len(crops), allowed, tolerance.maximum)
     if not report.passed:
         raise HwnasError(
-            f"{model_path} does not compute what the network computes: they differ by {report.mean:.4g} grey "
+            f"{artifact.path} does not compute what the network computes: they differ by {report.mean:.4g} grey "
             f"levels in the mean and {report.maximum:.4g} at most "
             f"(allowed: {allowed:.2g} and {tolerance.maximum:g})"
         )

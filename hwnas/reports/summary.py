@@ -8,32 +8,21 @@ from hwnas.architecture import Architecture
 from hwnas.budget import Budget, format_quantity
 from hwnas.config import RunConfig
 from hwnas.cost_models import cost_model
-from hwnas.devices.target import Target
+from hwnas.devices.target import load_target
 from hwnas.evaluation import Evaluation
-from hwnas.exporters.onnx import OnnxSummary
-from hwnas.exporters.parity import ParityReport
-
-
-def widened_layers(architecture: Architecture, target: Target) -> list[str]:
-    """Layers whose bits the target cannot compute in; it takes the next wider ones."""
-    return [
-        name
-        for name, spec in architecture.operators.items()
-        if not {spec.weight_bits, spec.activation_bits} <= set(target.compute_bits)
-    ]
+from hwnas.exporters.profiles import PROFILES
+from hwnas.exporters.verify import ExportReport
 
 
 def summarise_run(
     architecture: Architecture,
     config: RunConfig,
     budgets: Sequence[Budget],
-    target: Target,
     evaluation: Evaluation,
-    how: str,
-    file: OnnxSummary,
-    parity: ParityReport,
+    report: ExportReport,
 ) -> str:
-    """The page as Markdown."""
+    """The page as Markdown; ``report`` is of ``model.onnx``."""
+    target, parity = load_target(config.target), report.parity
     lines = [
         f"# {architecture.name}, x{architecture.scale}",
         "",
@@ -56,7 +45,7 @@ def summarise_run(
             model = cost_model(name)
             cost = model.architecture_cost(architecture)
             lines.append(f"| {name}{model.at(cost.input_size)} | {format_quantity(cost.value, cost.unit)} | |")
-    if widened := widened_layers(architecture, target):
+    if widened := target.widened_layers(architecture):
         widths = ", ".join(map(str, target.compute_bits))
         lines += [
             "",
@@ -83,11 +72,12 @@ def summarise_run(
         "",
         "## Files",
         "",
-        f"- `model.onnx`: {file.size_bytes / 1000:.0f} kB, opset {file.opset}, "
-        f"{file.quantised_convolutions} integer and {file.float_convolutions} float convolutions; {how}.",
+        f"- `model.onnx`: {report.size_bytes / 1000:.0f} kB, in the form that {PROFILES[report.profile].description} "
+        f"wants; {report.how}.",
         f"- Parity with torch on {parity.crops} real crops: {parity.mean:.2g} grey levels mean, {parity.maximum:.2g} "
         f"at most (allowed {parity.tolerance_mean:.2g} and {parity.tolerance_max:g}).",
-        "- `weights.safetensors`, `architecture.json`, `front.csv` with `front/`, `config.yaml`, `events/`.",
+        "- `model.onnx.json`: what was measured on it; `weights.safetensors`, `architecture.json`, `front.csv` with "
+        "`front/`, `config.yaml`, `events/`.",
         "",
     ]
     return "\n".join(lines)

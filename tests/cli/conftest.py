@@ -194,3 +194,12 @@ def espcn(hwnas: Hwnas, tiny_training: Sequence[str], tmp_path_factory: pytest.T
     exported = hwnas("export", path, "--mixed")
     assert exported.code == 0, exported.err
     return Finished(path, answer)
+
+
+@pytest.fixture(scope="session")
+def low(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two photographs to enlarge, large enough for several tiles, one of an odd size."""
+    folder = tmp_path_factory.mktemp("low")
+    Image.fromarray(data.astronaut()[:96, 150:246]).save(folder / "even.png")
+    Image.fromarray(data.astronaut()[200:271, 250:313]).save(folder / "odd.png")
+    return folder

@@ -14,7 +14,6 @@ import yaml
 from PIL import Image
 from safetensors import safe_open
 from scipy.ndimage import zoom
-from skimage import data
 from skimage.metrics import peak_signal_noise_ratio
 
 BUDGET_BITOPS = 50e6
@@ -33,15 +32,6 @@ def _integer_weights(path: Path) -> int:
     """Weights of four dimensions that an ONNX file stores as integers."""
     kinds = {onnx.TensorProto.INT8, onnx.TensorProto.UINT8}
     return sum(t.data_type in kinds and len(t.dims) == 4 for t in onnx.load(path).graph.initializer)
-
-
-@pytest.fixture(scope="module")
-def low(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of two photographs to enlarge, large enough for several tiles, one of an odd size."""
-    folder = tmp_path_factory.mktemp("low")
-    Image.fromarray(data.astronaut()[:96, 150:246]).save(folder / "even.png")
-    Image.fromarray(data.astronaut()[200:271, 250:313]).save(folder / "odd.png")
-    return folder
 
 
 # One command.

@@ -17,6 +17,7 @@ from hwnas.exporters.parity import (
     Tolerance,
     check_parity,
 )
+from hwnas.exporters.runtime import OnnxArtifact
 from hwnas.networks import parse_wiring
 from hwnas.networks.adadm import freeze_normalisation
 from hwnas.networks.bicubic import bicubic
@@ -69,7 +70,9 @@ def test_a_trained_network_and_its_file_agree(tmp_path: Path, widths: tuple[int,
         freeze_normalisation(network)
     path = tmp_path / "network.onnx"
     export_onnx(network, path, CROPS[0], {"scale": "2"})
-    report = check_parity(network, path, CROPS, FLOAT_TOLERANCE if widths == (FLOAT_BITS,) else QUANTISED_TOLERANCE)
+    report = check_parity(
+        network, OnnxArtifact(path), CROPS, FLOAT_TOLERANCE if widths == (FLOAT_BITS,) else QUANTISED_TOLERANCE
+    )
     assert report.passed
     assert report.crops == 3
     assert report.mean <= report.maximum
@@ -91,14 +94,14 @@ def test_one_wrong_filter_is_noticed(tmp_path: Path, bits: int, tolerance: Toler
     export_onnx(network, path, CROPS[0], {})
     _change_a_weight(path)
     with pytest.raises(HwnasError, match=r"differ by [\d.]+ grey levels in the mean and [\d.]+ at most \(allowed: "):
-        check_parity(network, path, CROPS, tolerance)
+        check_parity(network, OnnxArtifact(path), CROPS, tolerance)
 
 
 def test_the_file_of_a_network_with_another_scale_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "network.onnx"
     export_onnx(nn.PixelShuffle(1), path, CROPS[0], {})
     with pytest.raises(HwnasError, match="makes"):
-        check_parity(nn.Upsample(scale_factor=2), path, CROPS, FLOAT_TOLERANCE)
+        check_parity(nn.Upsample(scale_factor=2), OnnxArtifact(path), CROPS, FLOAT_TOLERANCE)
 
 
 def test_a_file_that_enlarges_as_bicubic_and_adds_nothing_is_noticed(tmp_path: Path) -> None:
@@ -115,9 +118,9 @@ def test_a_file_that_enlarges_as_bicubic_and_adds_nothing_is_noticed(tmp_path: P
 
     path = tmp_path / "network.onnx"
     export_onnx(AddsNothing(), path, CROPS[0], {})
-    assert check_parity(AddsNothing(), path, CROPS, QUANTISED_TOLERANCE).passed
+    assert check_parity(AddsNothing(), OnnxArtifact(path), CROPS, QUANTISED_TOLERANCE).passed
     with pytest.raises(HwnasError, match="does not compute what the network computes"):
-        check_parity(AddsLittle(), path, CROPS, QUANTISED_TOLERANCE)
+        check_parity(AddsLittle(), OnnxArtifact(path), CROPS, QUANTISED_TOLERANCE)
 
 
 def test_differences_are_in_grey_levels(tmp_path: Path) -> None:
@@ -128,7 +131,9 @@ def test_differences_are_in_grey_levels(tmp_path: Path) -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x + 2 / 255 * (x > 0.5)
 
-    report = check_parity(Brighter(), path, [torch.tensor([0.25, 0.75]).expand(1, 3, 4, 2)], Tolerance(1.5, 2.5))
+    report = check_parity(
+        Brighter(), OnnxArtifact(path), [torch.tensor([0.25, 0.75]).expand(1, 3, 4, 2)], Tolerance(1.5, 2.5)
+    )
     assert report.mean == pytest.approx(1, abs=1e-4)
     assert report.maximum == pytest.approx(2, abs=1e-4)
 
@@ -137,11 +142,11 @@ def test_a_difference_that_is_not_a_number_never_passes(tmp_path: Path) -> None:
     path = tmp_path / "network.onnx"
     export_onnx(nn.ReLU(), path, CROPS[0], {})
     with pytest.raises(HwnasError, match="nan"):
-        check_parity(nn.ReLU(), path, [torch.full((1, 3, 4, 4), float("nan"))], QUANTISED_TOLERANCE)
+        check_parity(nn.ReLU(), OnnxArtifact(path), [torch.full((1, 3, 4, 4), float("nan"))], QUANTISED_TOLERANCE)
 
 
 def test_no_crops_are_no_check(tmp_path: Path) -> None:
     path = tmp_path / "network.onnx"
     export_onnx(nn.ReLU(), path, CROPS[0], {})
     with pytest.raises(HwnasError, match="at least one crop"):
-        check_parity(nn.ReLU(), path, [], FLOAT_TOLERANCE)
+        check_parity(nn.ReLU(), OnnxArtifact(path), [], FLOAT_TOLERANCE)

@@ -8,9 +8,14 @@ import pytest
 from onnx import TensorProto, helper
 
 from hwnas.errors import HwnasError
-from hwnas.exporters.runtime import OnnxUpscaler
+from hwnas.exporters.artifact import ArtifactUpscaler
+from hwnas.exporters.runtime import OnnxArtifact
 
 FLOAT = TensorProto.FLOAT
+
+
+def _upscaler(path: Path) -> ArtifactUpscaler:
+    return ArtifactUpscaler(OnnxArtifact(path))
 
 
 def _write(
@@ -38,7 +43,7 @@ def _nearest(path: Path, input_shape: list | None = None, scale: str | None = No
 
 
 def test_every_grey_level_comes_out_as_it_went_in(tmp_path: Path) -> None:
-    upscaler = OnnxUpscaler(_nearest(tmp_path / "nearest.onnx", scale="3"))
+    upscaler = _upscaler(_nearest(tmp_path / "nearest.onnx", scale="3"))
     image = np.arange(256 * 3, dtype=np.uint8).reshape(16, 16, 3)
     upscaled = upscaler(image)
     assert upscaled.dtype == np.uint8
@@ -46,17 +51,17 @@ def test_every_grey_level_comes_out_as_it_went_in(tmp_path: Path) -> None:
 
 
 def test_a_file_without_the_property_is_asked_with_a_small_image(tmp_path: Path) -> None:
-    assert OnnxUpscaler(_nearest(tmp_path / "nearest.onnx")).scale == 3
-    assert OnnxUpscaler(_nearest(tmp_path / "fixed.onnx", [1, 3, 5, 7])).scale == 3
+    assert _upscaler(_nearest(tmp_path / "nearest.onnx")).scale == 3
+    assert _upscaler(_nearest(tmp_path / "fixed.onnx", [1, 3, 5, 7])).scale == 3
 
 
 def test_values_beyond_the_range_are_clipped(tmp_path: Path) -> None:
     path = _write(tmp_path / "bright.onnx", helper.make_node("Neg", ["x"], ["y"]), [1, 3, "h", "w"], scale="1")
-    assert OnnxUpscaler(path)(np.full((2, 2, 3), 200, np.uint8)).max() == 0
+    assert _upscaler(path)(np.full((2, 2, 3), 200, np.uint8)).max() == 0
 
 
 def test_an_image_of_another_size_than_a_fixed_one_says_so(tmp_path: Path) -> None:
-    upscaler = OnnxUpscaler(_nearest(tmp_path / "fixed.onnx", [1, 3, 5, 7]))
+    upscaler = _upscaler(_nearest(tmp_path / "fixed.onnx", [1, 3, 5, 7]))
     with pytest.raises(HwnasError, match="takes inputs of 7x5 only, not of 4x4"):
         upscaler(np.zeros((4, 4, 3), np.uint8))
 
@@ -65,7 +70,7 @@ def test_a_truncated_file_says_so(tmp_path: Path, capfd: pytest.CaptureFixture[s
     path = _nearest(tmp_path / "nearest.onnx")
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(HwnasError, match=r"nearest\.onnx is not an ONNX file, or is damaged"):
-        OnnxUpscaler(path)
+        _upscaler(path)
     assert capfd.readouterr() == ("", "")
 
 
@@ -73,12 +78,12 @@ def test_a_truncated_file_says_so(tmp_path: Path, capfd: pytest.CaptureFixture[s
 def test_a_file_of_another_kind_says_so(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "other.onnx").write_bytes(content)
     with pytest.raises(HwnasError, match=r"other\.onnx is not an ONNX file"):
-        OnnxUpscaler(tmp_path / "other.onnx")
+        _upscaler(tmp_path / "other.onnx")
 
 
 def test_a_missing_file_says_so(tmp_path: Path) -> None:
     with pytest.raises(HwnasError, match=r"there is no file .*none\.onnx"):
-        OnnxUpscaler(tmp_path / "none.onnx")
+        _upscaler(tmp_path / "none.onnx")
 
 
 @pytest.mark.parametrize(
@@ -88,17 +93,17 @@ def test_a_missing_file_says_so(tmp_path: Path) -> None:
 def test_a_network_for_other_inputs_says_what_it_takes(tmp_path: Path, shape: list, dtype: int) -> None:
     path = _write(tmp_path / "other.onnx", helper.make_node("Neg", ["x"], ["y"]), shape, dtype=dtype)
     with pytest.raises(HwnasError, match="its inputs are x: tensor"):
-        OnnxUpscaler(path)
+        _upscaler(path)
 
 
 @pytest.mark.parametrize(("operation", "made"), [("Flatten", r"\[1, 192\]"), ("Neg", r"\[1, 3, 8, 8\]")])
 def test_a_network_that_does_not_enlarge_says_so(tmp_path: Path, operation: str, made: str) -> None:
     path = _write(tmp_path / "flat.onnx", helper.make_node(operation, ["x"], ["y"]), [1, 3, "h", "w"])
     with pytest.raises(HwnasError, match=rf"it makes {made} of \[1, 3, 8, 8\]"):
-        OnnxUpscaler(path)
+        _upscaler(path)
 
 
 @pytest.mark.parametrize("scale", ["", "two", "2.5", "0", "-2"])
 def test_a_scale_that_is_none_says_so(tmp_path: Path, scale: str) -> None:
     with pytest.raises(HwnasError, match="property 'scale'"):
-        OnnxUpscaler(_nearest(tmp_path / "nearest.onnx", scale=scale))
+        _upscaler(_nearest(tmp_path / "nearest.onnx", scale=scale))

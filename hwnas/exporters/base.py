@@ -1,0 +1,90 @@
+"""Formats: what writes a network as a file of a runtime, and opens it there again."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from hwnas.exporters.artifact import Artifact
+from hwnas.exporters.profiles import Profile
+from hwnas.registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """What users may ask of a file, whatever its format and profile.
+
+    Attributes:
+        size: height and width of the low-resolution images it takes; None for any.
+        takes_bytes: it reads and makes uint8 images rather than float in 0 to 1.
+        pack_int4: weights of four bits and fewer are stored two in a byte.
+        half: a float network is written in 16-bit floats.
+    """
+
+    size: tuple[int, int] | None = None
+    takes_bytes: bool = False
+    pack_int4: bool = False
+    half: bool = False
+
+
+class Exporter(ABC):
+    """A format; the contract that `hwnas.testing.ExporterContract` checks.
+
+    A file is written whole or not at all, computes what the network computes, and says in its properties at which
+    scale (``scale``) and with how much context (``overlap``) it does. What a format cannot hold is refused with the
+    reason. Libraries that not everyone has are imported late; an `HwnasError` names the extra that brings them.
+    """
+
+    name: ClassVar[str]
+    suffix: ClassVar[str]
+
+    @abstractmethod
+    def write(
+        self,
+        network: nn.Module,
+        path: Path,
+        sample: Tensor,
+        metadata: Mapping[str, str],
+        profile: Profile,
+        options: ExportOptions,
+    ) -> None:
+        """Write the network.
+
+        Args:
+            network: float, or of quantised layers, in evaluation mode; it is not changed.
+            path: the file.
+            sample: an image, [1, 3, h, w] in [0, 1].
+            metadata: properties to be stored in the file.
+            profile: the form that the runtime wants.
+            options: what the user asks for besides.
+
+        Raises:
+            UsageError: if the format cannot do what is asked for.
+            HwnasError: if the file cannot be written, or the profile cannot hold the network's numbers.
+        """
+
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """All files that belong to ``path``, itself included."""
+        return (path,)
+
+    def notes(self, path: Path) -> tuple[str, ...]:
+        """What people should know of a file, a sentence each."""
+        return ()
+
+    @abstractmethod
+    def open(self, path: Path) -> Artifact:
+        """The file in its runtime.
+
+        Raises:
+            UsageError: if there is no such file.
+            HwnasError: if it is damaged, or no super-resolution network, or the runtime is not installed.
+        """
+
+
+EXPORTERS: Registry[Exporter] = Registry("format", "hwnas.exporters")
+"""Formats by name; an entry is an instance."""

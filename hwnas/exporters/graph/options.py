@@ -1,0 +1,68 @@
+"""What users may ask of a graph, whatever its profile: bytes in and out, packed weights, a fixed size."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+
+from hwnas.exporters.graph.values import add_constant, array, stored
+
+BYTE_STEP = np.float32(1 / 255)
+INT4_OPSET = 21
+"""The first opset with four-bit integers."""
+
+
+def bytes_in_and_out(graph: ir.Graph) -> None:
+    """Read and make images of bytes, [1, 3, height, width], in the place of floats in 0 to 1; the output is rounded."""
+    (image,), (output,) = graph.inputs, graph.outputs
+    for node in list(image.consumers()):
+        if node.op_type == "QuantizeLinear" and array(node.inputs[1]) == BYTE_STEP and not array(node.inputs[2]):
+            node.outputs[0].replace_all_uses_with(image)
+            graph.remove(node, safe=True)
+    floats = [node for node in image.consumers() if node.op_type != "DequantizeLinear"]
+    if floats:
+        real = _quantiser(graph, "DequantizeLinear", image, f"{image.name}/real")
+        graph.insert_before(graph[0], real)
+        for node in floats:
+            for i, value in enumerate(node.inputs):
+                if value is image:
+                    node.replace_input_with(i, real.outputs[0])
+    image.dtype = ir.DataType.UINT8
+    name, output.name = output.name, f"{output.name}/real"
+    rounded = _quantiser(graph, "QuantizeLinear", output, str(name))
+    graph.append(rounded)
+    rounded.outputs[0].shape, rounded.outputs[0].type = output.shape, ir.TensorType(ir.DataType.UINT8)
+    graph.outputs[0] = rounded.outputs[0]
+
+
+def _quantiser(graph: ir.Graph, operation: str, x: ir.Value, name: str) -> ir.Node:
+    constants = [add_constant(graph, x, content) for content in (BYTE_STEP, np.uint8(0))]
+    node = ir.node(operation, [x, *constants], name=f"{name}/{operation}")
+    node.outputs[0].name = name
+    return node
+
+
+def pack_int4(graph: ir.Graph) -> int:
+    """Store weights of four bits and fewer as INT4, two in a byte; returns how many layers' are.
+
+    The runtimes that read it make int8 or float of it before they compute: it saves storage, and no time.
+    """
+    packed = 0
+    for node in graph:
+        integers = stored(node.inputs[0]) if node.op_type == "DequantizeLinear" else None
+        if integers is None or integers.dtype != ir.DataType.INT8:
+            continue
+        values = integers.numpy()
+        if values.ndim == 4 and values.min() >= -8 and values.max() <= 7:
+            for i in (0, 2):
+                small = array(node.inputs[i]).astype(ml_dtypes.int4)
+                node.replace_input_with(i, add_constant(graph, node.outputs[0], small))
+            packed += 1
+    return packed
+
+
+def fix_size(graph: ir.Graph, size: tuple[int, int], scale: int) -> None:
+    """Take images of one size only: runtimes that compile a network ask for it."""
+    for value, factor in ((graph.inputs[0], 1), (graph.outputs[0], scale)):
+        value.shape = ir.Shape([1, 3, size[0] * factor, size[1] * factor])

@@ -1,0 +1,185 @@
+"""Write a network, run what was written, and hold it against the network: verification is part of export."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from hwnas import __version__
+from hwnas.data.degradation import crop_to_multiple, downscale
+from hwnas.data.images import ImageArray
+from hwnas.errors import HwnasError
+from hwnas.evaluation import evaluate_pairs
+from hwnas.exporters.artifact import ArtifactUpscaler
+from hwnas.exporters.base import Exporter, ExportOptions
+from hwnas.exporters.deploy import Deployable, float_twin
+from hwnas.exporters.parity import FLOAT_TOLERANCE, HALF_TOLERANCE, QUANTISED_TOLERANCE, ParityReport, check_parity
+from hwnas.exporters.profiles import Profile
+from hwnas.files import write_text
+from hwnas.inference import TorchUpscaler, to_tensor
+from hwnas.networks.adadm import is_data_dependent
+
+PARITY_SIDES = (24, 33, 48)
+"""Sides of the crops that parity is checked on: of several sizes, one of them odd."""
+
+Pair = tuple[str, ImageArray, ImageArray]
+"""Name, low resolution [h, w, 3], high resolution."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Mean luma PSNR in dB over the same images.
+
+    Attributes:
+        images: how many.
+        torch_float: of the network without its quantisers; None where it has none.
+        torch: of the network as it was exported.
+        artifact: of the file, in its runtime.
+        bicubic: of bicubic enlargement.
+    """
+
+    images: int
+    torch_float: float | None
+    torch: float
+    artifact: float
+    bicubic: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """What was written, and the proof.
+
+    Attributes:
+        path: the file.
+        format: name of its exporter.
+        target: whom it is for.
+        profile: form of the graph.
+        how: how its numbers came about.
+        notes: what else there is to know of the file.
+        size_bytes: of all its files.
+        runtime: what it was run in, with its version.
+        parity: how far it is from the network.
+        scores: on whole images; None if none is as large as those that the file takes.
+    """
+
+    path: Path
+    format: str
+    target: str
+    profile: str
+    how: str
+    notes: tuple[str, ...]
+    size_bytes: int
+    runtime: str
+    parity: ParityReport
+    scores: Scores | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        return {**asdict(self), "path": str(self.path)}
+
+
+def held_out_pairs(images: Iterable[tuple[str, ImageArray]], scale: int) -> list[Pair]:
+    """Photographs with their low resolutions."""
+    whole = [(name, crop_to_multiple(image, scale)) for name, image in images]
+    return [(name, downscale(hr, scale), hr) for name, hr in whole]
+
+
+def parity_crops(pairs: Sequence[Pair], size: tuple[int, int] | None) -> list[Tensor]:
+    """Low-resolution crops, [1, 3, h, w], from the middle of up to four images: of several sizes, or of the one asked.
+
+    An image that is smaller than the size asked for is repeated.
+    """
+    sizes = [(side, side) for side in PARITY_SIDES] if size is None else [size]
+    crops = []
+    for _, lr, _ in pairs[:4]:
+        for wanted in sizes:
+            if size is not None:
+                missing = [max(0, side - have) for side, have in zip(wanted, lr.shape, strict=False)]
+                lr = np.pad(lr, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="wrap")
+            y, x = (max(0, (have - side) // 2) for have, side in zip(lr.shape, wanted, strict=False))
+            crops.append(to_tensor(lr[y : y + wanted[0], x : x + wanted[1]]))
+    return crops
+
+
+def export_verified(
+    deployable: Deployable,
+    path: Path,
+    exporter: Exporter,
+    profile: Profile,
+    options: ExportOptions,
+    crops: Sequence[Tensor],
+) -> tuple[ArtifactUpscaler, ParityReport]:
+    """Write the file and hold it against the network; a file that does not pass is removed.
+
+    Args:
+        deployable: what to write.
+        path: where to.
+        exporter: the format.
+        profile: the form that the runtime wants.
+        options: what is asked for besides.
+        crops: inputs that the artifact takes, as `parity_crops` makes them.
+
+    Raises:
+        UsageError: if the format cannot do what is asked for.
+        HwnasError: if it cannot be written, or computes something else than the network.
+    """
+    architecture = deployable.record.architecture
+    whole = is_data_dependent(deployable.network)
+    metadata = {
+        "scale": str(architecture.scale),
+        "overlap": "whole image" if whole else str(architecture.receptive_radius),
+        "architecture": architecture.fingerprint,
+        "hwnas": __version__,
+    }
+    exporter.write(deployable.network, path, crops[0], metadata, profile, options)
+    tolerance = QUANTISED_TOLERANCE if architecture.is_quantised else FLOAT_TOLERANCE
+    try:
+        artifact = exporter.open(path)
+        return ArtifactUpscaler(artifact), check_parity(
+            deployable.network, artifact, crops, HALF_TOLERANCE if options.half else tolerance
+        )
+    except HwnasError:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def score(deployable: Deployable, artifact: ArtifactUpscaler, pairs: Sequence[Pair]) -> Scores | None:
+    """PSNR of the network and of the file side by side.
+
+    A file for images of one size is scored on the corners of that size, and not at all if no image has one.
+    """
+    scale, (height, width) = artifact.scale, artifact.artifact.size
+    if height is not None and width is not None:
+        pairs = [
+            (name, lr[:height, :width], hr[: height * scale, : width * scale])
+            for name, lr, hr in pairs
+            if lr.shape[0] >= height and lr.shape[1] >= width
+        ]
+    if not pairs:
+        return None
+
+    def psnr(network: nn.Module) -> float:
+        return evaluate_pairs(TorchUpscaler(network), pairs, scale).psnr
+
+    found = evaluate_pairs(artifact, pairs, scale)
+    twin = float_twin(deployable.record, deployable.network) if deployable.record.architecture.is_quantised else None
+    return Scores(
+        images=len(pairs),
+        torch_float=None if twin is None else psnr(twin.network),
+        torch=psnr(deployable.network),
+        artifact=found.psnr,
+        bicubic=found.bicubic_psnr,
+    )
+
+
+def save_report(report: ExportReport) -> Path:
+    """Write the report beside the file, as ``FILE.json``."""
+    path = report.path.with_name(f"{report.path.name}.json")
+    write_text(path, json.dumps(report.as_json(), indent=2) + "\n")
+    return path

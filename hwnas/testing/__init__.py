@@ -1,0 +1,10 @@
+"""Contracts for authors of plugins: subclass one, say what to test, and pytest finds the rest.
+
+Example:
+    class TestMyFormat(ExporterContract):
+        exporter = MyExporter()
+"""
+
+from hwnas.testing.exporter import ExporterContract
+
+__all__ = ["ExporterContract"]

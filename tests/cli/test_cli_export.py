@@ -1,0 +1,128 @@
+"""``hwnas export`` and ``hwnas check`` for every target, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from PIL import Image
+
+FAILURE, USAGE = 1, 2
+
+
+@pytest.fixture(scope="session")
+def for_jetson(hwnas: Any, tiny_training: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ESPCN in 8 bits, trained for integers that are signed everywhere."""
+    path = tmp_path_factory.mktemp("for_jetson") / "run"
+    answer = hwnas("train", "espcn", "--bits", "8", "--for", "jetson", *tiny_training, "--out", path)
+    assert answer.code == 0, answer.err
+    return Path(path)
+
+
+def test_an_export_leaves_its_measurements_beside_the_file(hwnas: Any, espcn: Any, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    answer = hwnas("export", espcn.path, "-o", path, "--json")
+    assert answer.code == 0, answer.err
+    report = json.loads((tmp_path / "model.onnx.json").read_text())
+    assert report == answer.json
+    assert (report["format"], report["target"], report["profile"]) == ("onnx", "cpu", "onnxruntime-cpu")
+    assert report["size_bytes"] == path.stat().st_size
+    assert report["runtime"].startswith("ONNX Runtime 1.")
+    scores = report["scores"]
+    assert scores["artifact"] == pytest.approx(scores["torch"], abs=0.01)
+    assert scores["torch_float"] is not None and scores["images"] == 1
+
+
+def test_a_benchmark_is_scored_as_evaluate_scores_it(hwnas: Any, espcn: Any, photographs: Path, tmp_path: Path) -> None:
+    answer = hwnas("export", espcn.path, "-o", tmp_path / "model.onnx", "--data", photographs, "--json")
+    assert answer.code == 0, answer.err
+    scored = hwnas("evaluate", tmp_path / "model.onnx", "--data", photographs, "--json").json
+    found = answer.json["scores"]
+    assert (found["images"], found["artifact"], found["bicubic"]) == (4, scored["psnr"], scored["bicubic_psnr"])
+
+
+@pytest.mark.parametrize("target", ["cpu", "jetson", "snapdragon", "openvino-cpu"])
+def test_a_network_for_signed_integers_goes_everywhere(
+    hwnas: Any, for_jetson: Path, tmp_path: Path, target: str
+) -> None:
+    path = tmp_path / "model.onnx"
+    answer = hwnas(
+        *("export", for_jetson, "--target", target, "--format", "onnx", "--input-size", "12x16", "-o", path, "--json")
+    )
+    assert answer.code == 0, answer.err
+    assert answer.json["target"] == target
+    checked = hwnas("check", path, "--target", target, "--json")
+    assert (checked.code, checked.json["errors"]) == (0, 0)
+
+
+def test_a_network_for_a_cpu_does_not_go_to_tensorrt(hwnas: Any, espcn: Any, tmp_path: Path) -> None:
+    answer = hwnas("export", espcn.path, "--target", "jetson", "--format", "onnx", "-o", tmp_path / "model.onnx")
+    message = answer.error(FAILURE)
+    assert "integers from 0 to 255" in message and "train the network for that target (--for)" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_check_names_what_is_broken(hwnas: Any, espcn: Any) -> None:
+    answer = hwnas("check", espcn.path / "model.onnx", "--target", "jetson")
+    assert answer.code == FAILURE
+    assert "symmetric" in answer.out and "error: " in answer.err and "export it for that target" in answer.err
+    found = hwnas("check", espcn.path / "model.onnx", "--target", "jetson", "--json")
+    assert found.code == FAILURE
+    assert found.json["errors"] == len([f for f in found.json["findings"] if f["level"] == "error"]) > 0
+    nodes = {node.name for node in onnx.load(espcn.path / "model.onnx").graph.node}
+    assert {f["node"] for f in found.json["findings"]} <= nodes
+
+
+def test_bytes_packed_weights_and_halves(hwnas: Any, espcn: Any, low: Path, tmp_path: Path) -> None:
+    for options in (("--uint8-io",), ("--pack-int4",), ("--fp16",)):
+        path = tmp_path / "model.onnx"
+        answer = hwnas("export", espcn.path, *options, "-o", path)
+        assert answer.code == 0, answer.err
+        assert hwnas("upscale", path, low / "even.png", tmp_path / "large.png").code == 0
+        assert Image.open(tmp_path / "large.png").size == (384, 384)
+
+
+def test_a_size_that_no_image_has_is_verified_and_not_scored(hwnas: Any, espcn: Any, tmp_path: Path) -> None:
+    answer = hwnas("export", espcn.path, "--input-size", "30x40", "-o", tmp_path / "model.onnx", "--json")
+    assert answer.code == 0, answer.err
+    assert answer.json["scores"] is None
+    assert answer.json["parity"]["crops"] == 1
+    assert "no image is as large as 30x40" in hwnas("export", espcn.path, "--input-size", "30x40").out
+
+
+def test_an_openvino_file_is_verified_in_openvino(hwnas: Any, espcn: Any, tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
+    answer = hwnas("export", espcn.path, "--target", "openvino-cpu", "-o", tmp_path / "model.xml", "--json")
+    assert answer.code == 0, answer.err
+    assert answer.json["runtime"].startswith("OpenVINO 20")
+    assert {path.name for path in tmp_path.iterdir()} == {"model.xml", "model.bin", "model.xml.json"}
+    assert answer.json["size_bytes"] == sum((tmp_path / name).stat().st_size for name in ("model.xml", "model.bin"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("--format", "gif"), USAGE, "no format is called 'gif'; there are: onnx, openvino"),
+        (("--target", "mars"), USAGE, "no target is called 'mars'"),
+        (("-o", "model.gif"), USAGE, "must end in .onnx"),
+        (("--input-size", "big"), USAGE, "'big' is not an input size"),
+        (("--fp16", "--mixed"), USAGE, "choose one of --fp16 and --mixed"),
+        (("--format", "openvino", "--pack-int4", "-o", "x.xml"), USAGE, "--pack-int4 is for ONNX files"),
+        (("--data", "nowhere"), USAGE, "nowhere"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused(
+    hwnas: Any, espcn: Any, arguments: tuple[str, ...], code: int, message: str, tmp_path: Path
+) -> None:
+    output = () if "-o" in arguments else ("-o", tmp_path / "model.onnx")
+    assert message in hwnas("export", espcn.path, *arguments, *output).error(code)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a network"])
+def test_another_file_cannot_be_checked(hwnas: Any, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "other.onnx").write_bytes(content)
+    assert "other.onnx is not an ONNX file" in hwnas("check", tmp_path / "other.onnx").only_error(FAILURE)
+    assert "there is no file" in hwnas("check", tmp_path / "none.onnx").only_error(USAGE)
