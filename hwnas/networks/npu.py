@@ -1,0 +1,132 @@
+"""The same network without what neural processors lack: pixel shuffles of rank six, and bicubic interpolation."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional
+
+from hwnas.networks.bicubic import DETAIL, AddBicubic
+
+A = -0.75
+"""Of the cubic kernel, as torch and ONNX Runtime have it."""
+
+
+class ChannelLastShuffle(nn.Module):
+    """Pixel shuffle of channels ordered (row, column, colour), by reshapes of rank four in channels-last order.
+
+    A neural processor computes `nn.PixelShuffle`, a transpose of rank six, on the CPU beside it or not at all.
+    """
+
+    def __init__(self, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[1, C * scale^2, H, W] to [1, C, H * scale, W * scale]."""
+        r, (_, channels, height, width) = self.scale, x.shape
+        colours = channels // r**2
+        rows = x.permute(0, 2, 3, 1).reshape(height, width, r, r * colours).permute(0, 2, 1, 3)
+        return rows.reshape(1, height * r, width * r, colours).permute(0, 3, 1, 2)
+
+
+def colours_last(channels: int, scale: int) -> Tensor:
+    """Where `ChannelLastShuffle` wants which channel of `nn.PixelShuffle`: indices, [channels]."""
+    return torch.arange(channels).reshape(-1, scale, scale).permute(1, 2, 0).flatten()
+
+
+def _cubic(t: float) -> float:
+    """Keys' kernel."""
+    t = abs(t)
+    if t <= 1:
+        return (A + 2) * t**3 - (A + 3) * t**2 + 1
+    return A * (t**3 - 5 * t**2 + 8 * t - 4) if t < 2 else 0.0
+
+
+class BicubicConvolution(nn.Module):
+    """Bicubic enlargement as a convolution with fixed weights and a shuffle; equal to `bicubic`, rounding apart."""
+
+    def __init__(self, scale: int, channels: int = 3) -> None:
+        super().__init__()
+        # The pixel of phase i lies at (i + 1/2) / scale - 1/2; its neighbours are two to either side at most.
+        phases = [[_cubic((i + 0.5) / scale - 0.5 - k) for k in range(-2, 3)] for i in range(scale)]
+        taps = torch.tensor(phases, dtype=torch.float64)
+        kernels = torch.einsum("iy,jx->ijyx", taps, taps)
+        weight = torch.einsum("ijyx,oc->ijocyx", kernels, torch.eye(channels, dtype=torch.float64))
+        self.register_buffer("weight", weight.reshape(-1, channels, 5, 5).float(), persistent=False)
+        self.shuffle = ChannelLastShuffle(scale)
+
+    weight: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.shuffle(functional.conv2d(functional.pad(x, (2, 2, 2, 2), mode="replicate"), self.weight))
+        return out
+
+
+class _AddEnlargement(nn.Module):
+    def __init__(self, network: nn.Module, enlarge: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.enlarge = enlarge
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.network(x) * DETAIL + self.enlarge(x)
+        return out
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, nn.BatchNorm2d) or super().is_leaf_module(m, module_qualified_name)
+
+
+def for_neural_processors(network: nn.Module) -> nn.Module:
+    """A float network, in evaluation mode, that computes the same with convolutions and reshapes of rank four.
+
+    Args:
+        network: of float layers; it is not changed.
+
+    Raises:
+        ValueError: if something else than a convolution makes what is shuffled.
+    """
+    if isinstance(network, AddBicubic):
+        return _AddEnlargement(for_neural_processors(network.network), BicubicConvolution(network.scale)).eval()
+    network = copy.deepcopy(network).eval()
+    graph = _Tracer().trace(network)
+    modules = dict(network.named_modules())
+    for node in graph.nodes:
+        shuffle = modules.get(str(node.target)) if node.op == "call_module" else None
+        if not isinstance(shuffle, nn.PixelShuffle):
+            continue
+        before = node.args[0]
+        while isinstance(modules.get(str(before.target)), nn.Identity):
+            before = before.args[0]
+        convolution = modules.get(str(before.target))
+        if not isinstance(convolution, nn.Conv2d):
+            raise ValueError(f"no convolution makes what {node.target} shuffles")
+        network.set_submodule(str(before.target), _colours_last(convolution, shuffle.upscale_factor))
+        network.set_submodule(str(node.target), ChannelLastShuffle(shuffle.upscale_factor))
+    return network
+
+
+def _colours_last(convolution: nn.Conv2d, scale: int) -> nn.Conv2d:
+    """The convolution with its output channels in the order of `ChannelLastShuffle`, and in one group."""
+    order = colours_last(convolution.out_channels, scale)
+    dense = nn.Conv2d(
+        convolution.in_channels,
+        convolution.out_channels,
+        convolution.kernel_size,  # type: ignore[arg-type]
+        padding=convolution.padding,  # type: ignore[arg-type]
+        bias=convolution.bias is not None,
+    )
+    groups = convolution.weight.data.chunk(convolution.groups)
+    with torch.no_grad():
+        dense.weight.zero_()
+        for i, weight in enumerate(groups):
+            rows, columns = (slice(i * side, (i + 1) * side) for side in weight.shape[:2])
+            dense.weight[rows, columns] = weight
+        dense.weight.copy_(dense.weight[order])
+        if convolution.bias is not None and dense.bias is not None:
+            dense.bias.copy_(convolution.bias[order])
+    return dense
