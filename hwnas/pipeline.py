@@ -130,7 +130,7 @@ def export(config: RunConfig, run: RunDirectory, data: TrainingData, request: Ex
         HwnasError: if the file computes something else than the network.
     """
     from hwnas.exporters import verify
-    from hwnas.exporters.deploy import make_deployable
+    from hwnas.exporters.deploy import float_twin, make_deployable
 
     target = load_target(config.target)
     exporter, profile = EXPORTERS[request.format or target.artifact], PROFILES[target.profile]
@@ -139,6 +139,12 @@ def export(config: RunConfig, run: RunDirectory, data: TrainingData, request: Ex
     options = replace(request.options, half=chosen == "fp16")
     precision = "fp32" if chosen == "fp16" else chosen
     deployable = make_deployable(record, network, precision, data, config.train.crop, profile)  # type: ignore[arg-type]
+    if exporter.requantises and deployable.record.architecture.is_quantised:
+        deployable = replace(
+            float_twin(deployable.record, deployable.network),
+            how="quantised to 8 bits as it was written: the steps learned in training cannot be handed over",
+        )
+        options = replace(options, requantise=True)
     scale = record.architecture.scale
     held_out = verify.held_out_pairs(data.validation, scale)
     crops = verify.parity_crops(held_out, options.size)

@@ -20,6 +20,7 @@ class Target(BaseModel):
         runtime: what runs the artifact.
         artifact: format that the runtime reads.
         profile: form of the graph that the runtime wants; see `hwnas.exporters.profiles`.
+        accelerator: configuration that its compiler knows it under; None where nothing is compiled.
         compute_bits: widths in which it really computes convolutions, ascending.
     """
 
@@ -31,6 +32,7 @@ class Target(BaseModel):
     artifact: str
     profile: str
     compute_bits: tuple[int, ...]
+    accelerator: str | None = None
 
     def widened_layers(self, architecture: Architecture) -> list[str]:
         """Layers whose bits it cannot compute in; it takes the next wider ones."""

@@ -1,7 +1,8 @@
 """Exporters: networks as files of a runtime."""
 
 import hwnas.exporters.onnx
-import hwnas.exporters.openvino  # noqa: F401  both register their formats
+import hwnas.exporters.openvino
+import hwnas.exporters.tflite  # noqa: F401  all register their formats
 from hwnas.exporters.base import EXPORTERS, Exporter, ExportOptions
 
 __all__ = ["EXPORTERS", "ExportOptions", "Exporter"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -24,12 +24,14 @@ class ExportOptions:
         takes_bytes: it reads and makes uint8 images rather than float in 0 to 1.
         pack_int4: weights of four bits and fewer are stored two in a byte.
         half: a float network is written in 16-bit floats.
+        requantise: a float network is quantised to 8 bits as it is written, on the samples.
     """
 
     size: tuple[int, int] | None = None
     takes_bytes: bool = False
     pack_int4: bool = False
     half: bool = False
+    requantise: bool = False
 
 
 class Exporter(ABC):
@@ -42,13 +44,15 @@ class Exporter(ABC):
 
     name: ClassVar[str]
     suffix: ClassVar[str]
+    requantises: ClassVar[bool] = False
+    """It is given float networks only, and chooses steps of its own."""
 
     @abstractmethod
     def write(
         self,
         network: nn.Module,
         path: Path,
-        sample: Tensor,
+        samples: Sequence[Tensor],
         metadata: Mapping[str, str],
         profile: Profile,
         options: ExportOptions,
@@ -58,7 +62,7 @@ class Exporter(ABC):
         Args:
             network: float, or of quantised layers, in evaluation mode; it is not changed.
             path: the file.
-            sample: an image, [1, 3, h, w] in [0, 1].
+            samples: real images, [1, 3, h, w] in [0, 1], of the size that the file takes.
             metadata: properties to be stored in the file.
             profile: the form that the runtime wants.
             options: what the user asks for besides.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,12 +160,12 @@ class OnnxExporter(Exporter):
         self,
         network: nn.Module,
         path: Path,
-        sample: Tensor,
+        samples: Sequence[Tensor],
         metadata: Mapping[str, str],
         profile: Profile,
         options: ExportOptions,
     ) -> None:
-        export_onnx(network, path, sample, metadata, profile, options)
+        export_onnx(network, path, samples[0], metadata, profile, options)
 
     def notes(self, path: Path) -> tuple[str, ...]:
         summary = summarise(path)

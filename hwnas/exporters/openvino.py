@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -81,7 +81,7 @@ class OpenVinoExporter(Exporter):
         self,
         network: nn.Module,
         path: Path,
-        sample: Tensor,
+        samples: Sequence[Tensor],
         metadata: Mapping[str, str],
         profile: Profile,
         options: ExportOptions,
@@ -91,7 +91,7 @@ class OpenVinoExporter(Exporter):
             raise UsageError("--pack-int4 is for ONNX files; OpenVINO stores weights as it computes them")
         with TemporaryDirectory() as folder:
             source = Path(folder) / "network.onnx"
-            export_onnx(network, source, sample, metadata, profile, options)
+            export_onnx(network, source, samples[0], metadata, profile, options)
             model = openvino.convert_model(source)
             for key, value in metadata.items():
                 model.set_rt_info(value, [_SECTION, key])

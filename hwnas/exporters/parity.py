@@ -39,6 +39,10 @@ nonsense. A mean of 0.25 is what the rounding of the output to bytes costs anywa
 without."""
 
 
+REQUANTISED_TOLERANCE = Tolerance(mean=2.0, maximum=96.0)
+"""Other steps than those trained with make another network; what that costs is told in decibels."""
+
+
 @dataclass(frozen=True, slots=True)
 class ParityReport:
     """Absolute differences between torch and the runtime of an artifact.

@@ -54,6 +54,7 @@ _CPU = Profile(
 for _name, _profile in {
     "onnxruntime-cpu": _CPU,
     "openvino": replace(_CPU, description="OpenVINO on Intel's CPUs, GPUs and NPUs"),
+    "tflite": replace(_CPU, description="LiteRT, which chooses its own steps"),
     "tensorrt": Profile(
         "TensorRT on NVIDIA's GPUs",
         Placement(weight_bits=8, rectified_bits=7),

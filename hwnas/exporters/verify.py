@@ -19,7 +19,14 @@ from hwnas.evaluation import evaluate_pairs
 from hwnas.exporters.artifact import ArtifactUpscaler
 from hwnas.exporters.base import Exporter, ExportOptions
 from hwnas.exporters.deploy import Deployable, float_twin
-from hwnas.exporters.parity import FLOAT_TOLERANCE, HALF_TOLERANCE, QUANTISED_TOLERANCE, ParityReport, check_parity
+from hwnas.exporters.parity import (
+    FLOAT_TOLERANCE,
+    HALF_TOLERANCE,
+    QUANTISED_TOLERANCE,
+    REQUANTISED_TOLERANCE,
+    ParityReport,
+    check_parity,
+)
 from hwnas.exporters.profiles import Profile
 from hwnas.files import write_text
 from hwnas.inference import TorchUpscaler, to_tensor
@@ -137,13 +144,13 @@ def export_verified(
         "architecture": architecture.fingerprint,
         "hwnas": __version__,
     }
-    exporter.write(deployable.network, path, crops[0], metadata, profile, options)
+    exporter.write(deployable.network, path, crops, metadata, profile, options)
     tolerance = QUANTISED_TOLERANCE if architecture.is_quantised else FLOAT_TOLERANCE
+    if options.half or options.requantise:
+        tolerance = HALF_TOLERANCE if options.half else REQUANTISED_TOLERANCE
     try:
         artifact = exporter.open(path)
-        return ArtifactUpscaler(artifact), check_parity(
-            deployable.network, artifact, crops, HALF_TOLERANCE if options.half else tolerance
-        )
+        return ArtifactUpscaler(artifact), check_parity(deployable.network, artifact, crops, tolerance)
     except HwnasError:
         path.unlink(missing_ok=True)
         raise

@@ -1,11 +1,14 @@
 """Every format against the contract."""
 
+from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pytest
 
+from hwnas.errors import HwnasError, UsageError
 from hwnas.exporters import EXPORTERS
-from hwnas.exporters.base import Exporter
+from hwnas.exporters.base import Exporter, ExportOptions
 from hwnas.testing import ExporterContract
 
 
@@ -31,3 +34,31 @@ class TestOpenVino(ExporterContract):
     @pytest.fixture(autouse=True)
     def _installed(self) -> None:
         pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
+
+
+class TestTflite(ExporterContract):
+    exporter: ClassVar[Exporter] = EXPORTERS["tflite"]
+    profile = "tflite"
+    any_size = False
+    stores_properties = False
+    takes_bytes = False
+
+    @pytest.fixture(autouse=True)
+    def _installed(self) -> None:
+        for module in ("litert_torch", "ai_edge_quantizer", "ai_edge_litert"):
+            pytest.importorskip(module, reason="the extra 'npu' is not installed")
+
+    def test_steps_of_the_input_are_those_of_bytes(self, tmp_path: Path) -> None:
+        path = self.write(self.network(32), tmp_path / "network.tflite", self.options(requantise=True))
+        artifact = self.exporter.open(path)
+        step, zero = artifact._input["quantization"]  # type: ignore[attr-defined]
+        assert (step, zero) == (pytest.approx(1 / 255, rel=1e-6), -128)
+
+    def test_an_image_of_another_size_is_refused(self, tmp_path: Path) -> None:
+        path = self.write(self.network(32), tmp_path / "network.tflite", self.options())
+        with pytest.raises(HwnasError, match="takes 24x20 only, not 8x8"):
+            self.exporter.open(path).run(np.zeros((1, 3, 8, 8), np.float32))
+
+    def test_any_size_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match="--input-size"):
+            self.write(self.network(32), tmp_path / "network.tflite", ExportOptions())

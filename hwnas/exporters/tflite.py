@@ -1,0 +1,166 @@
+"""TFLite files, through litert-torch and the AI Edge quantiser: phones, and Arm's neural processors.
+
+The quantiser works on the float network and chooses steps of its own from calibration images: those learned in training
+cannot be handed to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hwnas.errors import HwnasError, UsageError
+from hwnas.exporters.artifact import Artifact
+from hwnas.exporters.base import EXPORTERS, Exporter, ExportOptions
+from hwnas.exporters.profiles import Profile
+from hwnas.files import atomic_path
+from hwnas.networks.npu import for_neural_processors
+
+_MISSING = "{} is not installed; pip install 'hwnas[npu]'"
+
+
+class TfliteArtifact(Artifact):
+    """A TFLite file in LiteRT, on the CPU; floats in 0 to 1 go in and come out, whatever integers it has."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise UsageError(f"there is no file {path}; check the path")
+        try:
+            import ai_edge_litert
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError as error:
+            raise HwnasError(_MISSING.format("LiteRT")) from error
+        self.path = path
+        self.runtime = f"LiteRT {ai_edge_litert.__version__}"
+        try:
+            with _quiet():
+                self._interpreter = Interpreter(model_path=str(path), num_threads=1)
+                self._interpreter.allocate_tensors()
+            (self._input,), (self._output,) = (
+                self._interpreter.get_input_details(),
+                self._interpreter.get_output_details(),
+            )
+        except (RuntimeError, ValueError) as error:
+            raise HwnasError(f"{path} is not a TFLite file, or is damaged ({str(error).splitlines()[0]})") from error
+        shape = self._input["shape"]
+        if len(shape) != 4 or shape[0] != 1 or shape[3] != 3:
+            raise HwnasError(
+                f"{path} does not upscale RGB images: it takes {list(shape)}, expected [1, height, width, 3]"
+            )
+        self.size = int(shape[1]), int(shape[2])
+        self.takes_bytes = False
+        self.properties: Mapping[str, str] = {}
+
+    def run(self, x: NDArray) -> NDArray:
+        if x.shape[2:] != self.size:
+            raise HwnasError(f"{self.path} takes {self.size[0]}x{self.size[1]} only, not {x.shape[2]}x{x.shape[3]}")
+        self._interpreter.set_tensor(self._input["index"], _quantised(x.transpose(0, 2, 3, 1), self._input))
+        self._interpreter.invoke()
+        y = self._interpreter.get_tensor(self._output["index"])
+        return _real(y, self._output).transpose(0, 3, 1, 2)
+
+    def operations(self) -> list[str]:
+        """Names of the operations, in their order."""
+        # There is no public way to list them.
+        return [op["op_name"] for op in self._interpreter._get_ops_details() if op["op_name"] != "DELEGATE"]
+
+
+def _quantised(x: NDArray, details: Mapping[str, Any]) -> NDArray:
+    kind: type = details["dtype"]
+    if kind is not np.float32:
+        (step, zero), limits = details["quantization"], np.iinfo(kind)
+        x = np.clip(np.rint(x / step) + zero, limits.min, limits.max)
+    return x.astype(kind)
+
+
+def _real(y: NDArray, details: Mapping[str, Any]) -> NDArray:
+    step, zero = details["quantization"] if details["dtype"] is not np.float32 else (1.0, 0)
+    real: NDArray = (y.astype(np.float32) - zero) * np.float32(step)
+    return real
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """These libraries talk: through warnings, loggers, and the process's own standard error."""
+    level, saved = logging.root.manager.disable, os.dup(2)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), Path(os.devnull).open("w") as nowhere:
+        warnings.simplefilter("ignore")
+        logging.disable(logging.CRITICAL)
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            logging.disable(level)
+
+
+class TfliteExporter(Exporter):
+    """Images in channels-last order, of one size; all operations in int8, sums included, or all in float."""
+
+    name = "tflite"
+    suffix = ".tflite"
+    requantises = True
+
+    def write(
+        self,
+        network: nn.Module,
+        path: Path,
+        samples: Sequence[Tensor],
+        metadata: Mapping[str, str],
+        profile: Profile,
+        options: ExportOptions,
+    ) -> None:
+        for asked, option in (
+            (options.takes_bytes, "--uint8-io"),
+            (options.pack_int4, "--pack-int4"),
+            (options.half, "--fp16"),
+        ):
+            if asked:
+                raise UsageError(f"{option} is for ONNX files; TFLite's integers are int8, and its floats 32 bits")
+        if options.size is None:
+            raise UsageError("TFLite files take images of one size; say which by --input-size 180x320")
+        try:
+            with _quiet():
+                import litert_torch
+                from ai_edge_quantizer import quantizer, recipe
+        except ImportError as error:
+            raise HwnasError(_MISSING.format("litert-torch")) from error
+        images = [sample.permute(0, 2, 3, 1).contiguous() for sample in samples]
+        with TemporaryDirectory() as folder, _quiet(), torch.no_grad():
+            floats, integers = (Path(folder) / f"{name}.tflite" for name in ("floats", "integers"))
+            converted = litert_torch.to_channel_last_io(for_neural_processors(network), args=[0], outputs=[0])
+            litert_torch.convert(converted, (images[0],)).export(str(floats))
+            if options.requantise:
+                quantise = quantizer.Quantizer(str(floats))
+                quantise.load_quantization_recipe(recipe.static_wi8_ai8())
+                inputs = [{"args_0": image.numpy()} for image in _with_both_ends(images)]
+                quantise.quantize(quantise.calibrate({"serving_default": inputs})).export_model(str(integers))
+            content = (integers if options.requantise else floats).read_bytes()
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(content)
+
+    def open(self, path: Path) -> TfliteArtifact:
+        return TfliteArtifact(path)
+
+
+def _with_both_ends(images: Sequence[Tensor]) -> list[Tensor]:
+    """The images, the first with a black and a white pixel: steps of the input are then exactly those of bytes."""
+    first = images[0].clone()
+    first[0, 0, 0], first[0, -1, -1] = 0.0, 1.0
+    return [first, *images[1:]]
+
+
+EXPORTERS.register(TfliteExporter.name)(TfliteExporter())
