@@ -136,7 +136,7 @@ def export(config: RunConfig, run: RunDirectory, data: TrainingData, request: Ex
     exporter, profile = EXPORTERS[request.format or target.artifact], PROFILES[target.profile]
     record, network = load_run_network(run)
     chosen = request.precision or ("mixed" if record.architecture.is_quantised else "fp32")
-    options = replace(request.options, half=chosen == "fp16")
+    options = replace(request.options, half=chosen == "fp16", accelerator=target.accelerator)
     precision = "fp32" if chosen == "fp16" else chosen
     deployable = make_deployable(record, network, precision, data, config.train.crop, profile)  # type: ignore[arg-type]
     if exporter.requantises and deployable.record.architecture.is_quantised:

@@ -75,7 +75,7 @@ def export(
     chosen = format or load_target(settings.target).artifact
     exporter = EXPORTERS[chosen]
     path = output or directory.path / f"model{exporter.suffix}"
-    if path.suffix != exporter.suffix:
+    if not path.name.endswith(exporter.suffix):
         raise UsageError(f"{path}: the name of a file of format {chosen} must end in {exporter.suffix}")
     request = pipeline.ExportRequest(
         path=path,

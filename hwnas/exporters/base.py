@@ -11,6 +11,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from hwnas.exporters.artifact import Artifact
+from hwnas.exporters.parity import Tolerance
 from hwnas.exporters.profiles import Profile
 from hwnas.registry import Registry
 
@@ -24,6 +25,7 @@ class ExportOptions:
         takes_bytes: it reads and makes uint8 images rather than float in 0 to 1.
         pack_int4: weights of four bits and fewer are stored two in a byte.
         half: a float network is written in 16-bit floats.
+        accelerator: configuration that the target's compiler knows it under, where it has one.
         requantise: a float network is quantised to 8 bits as it is written, on the samples.
     """
 
@@ -31,6 +33,7 @@ class ExportOptions:
     takes_bytes: bool = False
     pack_int4: bool = False
     half: bool = False
+    accelerator: str | None = None
     requantise: bool = False
 
 
@@ -46,6 +49,8 @@ class Exporter(ABC):
     suffix: ClassVar[str]
     requantises: ClassVar[bool] = False
     """It is given float networks only, and chooses steps of its own."""
+    tolerance: ClassVar[Tolerance | None] = None
+    """How far its runtime may be from torch; None for as far as a runtime of exact integers and 32-bit floats."""
 
     @abstractmethod
     def write(

@@ -22,7 +22,8 @@ class Profile:
         integers: type of the feature maps: ``unsigned``, with a zero point of 128 where values are negative, or
             ``signed``, with none anywhere.
         clip: how a map of fewer than eight bits is narrowed: between its QuantizeLinear and DequantizeLinear
-            (``integer``), or before them (``float``).
+            (``integer``), before them (``float``), or before them and after another pair of the same step, so that all
+            that the Clip reads and makes is quantised (``quantised``).
         integer_bias: biases are int32 with a DequantizeLinear, or else float.
         lookup: what turns one quantised map into another is written as a LeakyRelu, which ONNX Runtime computes by a
             table; a Relu, and nothing, it computes in float.
@@ -33,7 +34,7 @@ class Profile:
     description: str
     placement: Placement
     integers: Literal["unsigned", "signed"]
-    clip: Literal["integer", "float"]
+    clip: Literal["integer", "float", "quantised"]
     rules: Literal["cpu", "tensorrt", "qnn"]
     integer_bias: bool = True
     lookup: bool = False
@@ -67,9 +68,8 @@ for _name, _profile in {
         "Qualcomm's HTP, through ONNX Runtime",
         Placement(weight_bits=8),
         integers="unsigned",
-        clip="float",
+        clip="quantised",
         rules="qnn",
-        integer_shuffle=True,
     ),
 }.items():
     PROFILES.register(_name)(_profile)

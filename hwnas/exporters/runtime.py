@@ -51,7 +51,7 @@ class OnnxArtifact(Artifact):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.runtime = f"ONNX Runtime {onnxruntime.__version__}"
-        self._session = open_session(path)
+        self._session = self._open(path)
         inputs = self._session.get_inputs()
         ok = len(inputs) == 1 and inputs[0].type in _TYPES and len(inputs[0].shape) == 4
         # A dimension that is left open has a name, or none, in place of a number.
@@ -65,6 +65,9 @@ class OnnxArtifact(Artifact):
         height, width = (side if isinstance(side, int) else None for side in inputs[0].shape[2:])
         self.size = height, width
         self.properties = self._session.get_modelmeta().custom_metadata_map
+
+    def _open(self, path: Path) -> onnxruntime.InferenceSession:
+        return open_session(path)
 
     def run(self, x: NDArray) -> NDArray:
         try:

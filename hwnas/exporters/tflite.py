@@ -6,12 +6,7 @@ cannot be handed to it.
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import os
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,6 +20,7 @@ from hwnas.errors import HwnasError, UsageError
 from hwnas.exporters.artifact import Artifact
 from hwnas.exporters.base import EXPORTERS, Exporter, ExportOptions
 from hwnas.exporters.profiles import Profile
+from hwnas.exporters.silence import silenced
 from hwnas.files import atomic_path
 from hwnas.networks.npu import for_neural_processors
 
@@ -45,7 +41,7 @@ class TfliteArtifact(Artifact):
         self.path = path
         self.runtime = f"LiteRT {ai_edge_litert.__version__}"
         try:
-            with _quiet():
+            with silenced():
                 self._interpreter = Interpreter(model_path=str(path), num_threads=1)
                 self._interpreter.allocate_tensors()
             (self._input,), (self._output,) = (
@@ -91,22 +87,6 @@ def _real(y: NDArray, details: Mapping[str, Any]) -> NDArray:
     return real
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """These libraries talk: through warnings, loggers, and the process's own standard error."""
-    level, saved = logging.root.manager.disable, os.dup(2)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), Path(os.devnull).open("w") as nowhere:
-        warnings.simplefilter("ignore")
-        logging.disable(logging.CRITICAL)
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-            logging.disable(level)
-
-
 class TfliteExporter(Exporter):
     """Images in channels-last order, of one size; all operations in int8, sums included, or all in float."""
 
@@ -133,13 +113,13 @@ class TfliteExporter(Exporter):
         if options.size is None:
             raise UsageError("TFLite files take images of one size; say which by --input-size 180x320")
         try:
-            with _quiet():
+            with silenced():
                 import litert_torch
                 from ai_edge_quantizer import quantizer, recipe
         except ImportError as error:
             raise HwnasError(_MISSING.format("litert-torch")) from error
         images = [sample.permute(0, 2, 3, 1).contiguous() for sample in samples]
-        with TemporaryDirectory() as folder, _quiet(), torch.no_grad():
+        with TemporaryDirectory() as folder, silenced(), torch.no_grad():
             floats, integers = (Path(folder) / f"{name}.tflite" for name in ("floats", "integers"))
             converted = litert_torch.to_channel_last_io(for_neural_processors(network), args=[0], outputs=[0])
             litert_torch.convert(converted, (images[0],)).export(str(floats))

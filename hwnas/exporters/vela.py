@@ -51,7 +51,7 @@ def compile_tflite(source: Path, target: Target, path: Path) -> Compilation:
         UsageError: if there is no such file, or Vela does not compile for the target.
         HwnasError: if Vela is not installed or fails, or leaves an operation to the CPU beside the processor.
     """
-    if target.accelerator is None:
+    if target.runtime != "vela" or target.accelerator is None:
         raise UsageError(f"nothing is compiled for {target.name}; the targets that need it are ethos-u65, ethos-u85")
     if not source.is_file():
         raise UsageError(f"there is no file {source}; check the path")

@@ -145,7 +145,7 @@ def export_verified(
         "hwnas": __version__,
     }
     exporter.write(deployable.network, path, crops, metadata, profile, options)
-    tolerance = QUANTISED_TOLERANCE if architecture.is_quantised else FLOAT_TOLERANCE
+    tolerance = exporter.tolerance or (QUANTISED_TOLERANCE if architecture.is_quantised else FLOAT_TOLERANCE)
     if options.half or options.requantise:
         tolerance = HALF_TOLERANCE if options.half else REQUANTISED_TOLERANCE
     try:

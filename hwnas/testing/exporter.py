@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ class ExporterContract:
     stores_properties: ClassVar[bool] = True
     takes_bytes: ClassVar[bool] = True
 
-    def options(self, **asked: bool) -> ExportOptions:
+    def options(self, **asked: Any) -> ExportOptions:
         """What is asked for; a size where the format needs one."""
         return ExportOptions(size=None if self.any_size else (24, 20), **asked)
 
@@ -74,7 +74,7 @@ class ExporterContract:
             network, options, tolerance = self.network(32), self.options(requantise=True), REQUANTISED_TOLERANCE
         else:
             network, options = self.network(bits), self.options()
-            tolerance = FLOAT_TOLERANCE if bits == 32 else QUANTISED_TOLERANCE
+            tolerance = self.exporter.tolerance or (FLOAT_TOLERANCE if bits == 32 else QUANTISED_TOLERANCE)
         path = self.write(network, tmp_path / f"network{self.exporter.suffix}", options)
         assert check_parity(network, self.exporter.open(path), self.images(), tolerance).passed
 

@@ -5,6 +5,8 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 
 from hwnas.errors import HwnasError, UsageError
 from hwnas.exporters import EXPORTERS
@@ -34,6 +36,28 @@ class TestOpenVino(ExporterContract):
     @pytest.fixture(autouse=True)
     def _installed(self) -> None:
         pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
+
+
+class TestQnn(ExporterContract):
+    exporter: ClassVar[Exporter] = EXPORTERS["qnn"]
+    profile = "qnn"
+    any_size = False
+
+    @pytest.fixture(autouse=True)
+    def _installed(self) -> None:
+        pytest.importorskip("onnxruntime_qnn", reason="the extra 'qnn' is not installed")
+
+    def test_any_size_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match="--input-size"):
+            self.write(self.network(32), tmp_path / "network.qnn.onnx", ExportOptions())
+
+    def test_what_the_htp_cannot_compute_is_named(self, tmp_path: Path) -> None:
+        class CountsPixels(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                return nn.functional.interpolate(x, scale_factor=2.0) + torch.nonzero(x).float().sum()
+
+        with pytest.raises(HwnasError, match="the HTP cannot compute all of this network"):
+            self.write(CountsPixels(), tmp_path / "network.qnn.onnx", self.options())
 
 
 class TestTflite(ExporterContract):

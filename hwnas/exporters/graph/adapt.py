@@ -98,8 +98,9 @@ def _rewrite(graph: ir.Graph, quantiser: MapQuantiser, profile: Profile) -> None
     nodes: list[ir.Node] = []
 
     def add(operation: str, *inputs: ir.Value | None) -> ir.Value:
-        node = ir.node(operation, list(inputs), name=f"{last.outputs[0].name}/{operation}")
-        node.outputs[0].name = f"{last.outputs[0].name}/{operation}"
+        name = f"{last.outputs[0].name}/{operation}{len(nodes) or ''}"
+        node = ir.node(operation, list(inputs), name=name)
+        node.outputs[0].name = name
         nodes.append(node)
         return node.outputs[0]
 
@@ -107,12 +108,20 @@ def _rewrite(graph: ir.Graph, quantiser: MapQuantiser, profile: Profile) -> None
         return add_constant(graph, last.outputs[0], value)
 
     narrow = low + int(zero) > limits.min or high + int(zero) < limits.max
-    # A signed type needs no bound below where a ReLU comes before.
-    if narrow and profile.clip == "float" and (high + int(zero) < limits.max or producer(source, "Relu") is None):
+    rectifier = producer(source, "Relu")
+    if narrow and profile.clip == "quantised":
+        for operation in ("QuantizeLinear", "DequantizeLinear"):
+            source = add(operation, source, constant(step), constant(zero))
         source = add("Clip", source, constant(low * step), constant(high * step))
         narrow = False
+    elif narrow and profile.clip == "float":
+        # A signed type needs no bound below where a ReLU comes before; and where there is a bound, it needs no ReLU.
+        if high + int(zero) < limits.max or rectifier is None:
+            source = rectifier.inputs[0] if rectifier is not None and low == 0 else source
+            source = add("Clip", source, constant(low * step), constant(high * step))
+        narrow = False
     x = add("QuantizeLinear", source, constant(step), constant(zero))
-    if narrow and profile.clip == "integer":
+    if narrow:
         x = add("Clip", x, constant(zero.dtype.type(low + int(zero))), constant(zero.dtype.type(high + int(zero))))
     x = add("DequantizeLinear", x, constant(step), constant(zero))
     graph.insert_before(first, nodes)

@@ -1,0 +1,146 @@
+"""Contexts of Qualcomm's QNN: networks compiled for the HTP of a Snapdragon, in an ONNX file that holds nothing else.
+
+ONNX Runtime's QNN provider compiles them without the device, and emulates what the HTP computes: its numbers, not its
+time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import onnx
+import onnxruntime
+from torch import Tensor, nn
+
+from hwnas.errors import HwnasError, UsageError
+from hwnas.exporters.artifact import Artifact
+from hwnas.exporters.base import EXPORTERS, Exporter, ExportOptions
+from hwnas.exporters.onnx import export_onnx
+from hwnas.exporters.parity import Tolerance
+from hwnas.exporters.profiles import Profile
+from hwnas.exporters.runtime import OnnxArtifact
+from hwnas.exporters.silence import silenced
+from hwnas.files import atomic_path
+
+PROVIDER = "QNNExecutionProvider"
+
+
+def _provider() -> tuple[Any, Any]:
+    """The package of the provider, and its emulated device."""
+    try:
+        import onnxruntime_qnn
+    except ImportError as error:
+        raise HwnasError("the QNN provider is not installed; pip install 'hwnas[qnn]'") from error
+
+    def devices() -> list[Any]:
+        return [device for device in onnxruntime.get_ep_devices() if device.ep_name == PROVIDER]
+
+    # It may be registered once in the life of a process.
+    if not devices():
+        onnxruntime.register_execution_provider_library(PROVIDER, onnxruntime_qnn.get_library_path())
+    return onnxruntime_qnn, devices()[0]
+
+
+def _options(accelerator: str | None, settings: Mapping[str, str]) -> onnxruntime.SessionOptions:
+    package, device = _provider()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # fatal only: whatever else it has to say, it also raises
+    # What the HTP cannot compute must not be computed elsewhere unnoticed.
+    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    for key, value in settings.items():
+        options.add_session_config_entry(key, value)
+    provider = {"backend_path": package.get_qnn_htp_path(), "htp_graph_finalization_optimization_mode": "3"}
+    if accelerator is not None:
+        provider["htp_arch"] = accelerator.removeprefix("htp-v")
+    options.add_provider_for_devices([device], provider)
+    return options
+
+
+class QnnArtifact(OnnxArtifact):
+    """A context in the HTP's emulator."""
+
+    def __init__(self, path: Path) -> None:
+        # What else is an ONNX file is told apart, and refused, as one.
+        if path.is_file() and not _is_context(path):
+            raise HwnasError(f"{path} holds no context of QNN's, or is damaged; export the network again")
+        super().__init__(path)
+        self.runtime = f"QNN's emulator of the HTP, onnxruntime-qnn {_provider()[0].__version__}"
+
+    def _open(self, path: Path) -> onnxruntime.InferenceSession:
+        if not path.is_file():
+            raise UsageError(f"there is no file {path}; check the path")
+        try:
+            with silenced():
+                return onnxruntime.InferenceSession(path, _options(None, {}))
+        except HwnasError:
+            raise
+        # Its exceptions share no base but Exception itself.
+        except Exception as error:
+            raise HwnasError(f"{path} holds no context of QNN's, or is damaged ({_last_line(error)})") from error
+
+
+def _is_context(path: Path) -> bool:
+    try:
+        return any(node.op_type == "EPContext" for node in onnx.load(path).graph.node)
+    except Exception:
+        return False
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+
+
+class QnnExporter(Exporter):
+    """Through ONNX, which the provider compiles."""
+
+    name = "qnn"
+    suffix = ".qnn.onnx"
+    # It computes floats in sixteen bits and rounds sums its own way, which of a 4-bit map moves a value by a fifteenth
+    # of the range: 0.02 grey levels in the mean for a trained network, 0.8 for one of random weights. What it costs is
+    # told in decibels.
+    tolerance = Tolerance(mean=1.0, maximum=96.0)
+
+    def write(
+        self,
+        network: nn.Module,
+        path: Path,
+        samples: Sequence[Tensor],
+        metadata: Mapping[str, str],
+        profile: Profile,
+        options: ExportOptions,
+    ) -> None:
+        if options.size is None:
+            raise UsageError("contexts of QNN's take images of one size; say which by --input-size 180x320")
+        if options.pack_int4:
+            raise UsageError("--pack-int4 is for ONNX files; a context stores weights as the HTP computes them")
+        with TemporaryDirectory() as folder:
+            source, context = Path(folder) / "network.onnx", Path(folder) / "context.onnx"
+            export_onnx(network, source, samples[0], metadata, profile, options)
+            settings = {
+                "ep.context_enable": "1",
+                "ep.context_embed_mode": "1",
+                "ep.context_file_path": str(context),
+            }
+            try:
+                with silenced():
+                    onnxruntime.InferenceSession(source, _options(options.accelerator, settings))
+            except HwnasError:
+                raise
+            except Exception as error:
+                raise HwnasError(f"the HTP cannot compute all of this network: {_last_line(error)}") from error
+            model = onnx.load(context)
+            onnx.helper.set_model_props(model, dict(metadata))
+            with atomic_path(path) as temporary:
+                onnx.save(model, temporary)
+
+    def notes(self, path: Path) -> tuple[str, ...]:
+        return ("compiled for the HTP, and verified in its emulator: the numbers are the HTP's, its time is not",)
+
+    def open(self, path: Path) -> Artifact:
+        return QnnArtifact(path)
+
+
+EXPORTERS.register(QnnExporter.name)(QnnExporter())
