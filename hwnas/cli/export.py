@@ -20,7 +20,10 @@ def export(
         str | None, typer.Option("--target", help="Device the file is for.", show_default="the run's")
     ] = None,
     format: Annotated[
-        str | None, typer.Option("--format", help="Kind of file: onnx, openvino.", show_default="the target's")
+        str | None,
+        typer.Option(
+            "--format", help="Kind of file: onnx, openvino, qnn, tensorrt, tflite.", show_default="the target's"
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where to write.", show_default="RUN/model.onnx")

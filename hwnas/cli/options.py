@@ -19,7 +19,7 @@ def flag(name: str, help: str) -> Any:
     return typer.Option(name, help=help, metavar="")
 
 
-_TARGETS = "cpu, openvino-cpu, jetson, snapdragon"
+_TARGETS = "cpu, openvino-cpu, jetson, snapdragon, android, ethos-u65, ethos-u85"
 Target = Annotated[
     str | None, typer.Option("--target", help=f"Device the network is for: {_TARGETS}.", show_default="cpu")
 ]

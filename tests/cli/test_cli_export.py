@@ -105,7 +105,7 @@ def test_an_openvino_file_is_verified_in_openvino(hwnas: Any, espcn: Any, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("--format", "gif"), USAGE, "no format is called 'gif'; there are: onnx, openvino"),
+        (("--format", "gif"), USAGE, "no format is called 'gif'; there are: onnx, openvino, qnn, tensorrt, tflite"),
         (("--target", "mars"), USAGE, "no target is called 'mars'"),
         (("-o", "model.gif"), USAGE, "must end in .onnx"),
         (("--input-size", "big"), USAGE, "'big' is not an input size"),

@@ -16,7 +16,7 @@ FAILURE, USAGE = 1, 2
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--target", "mars"), "no target is called 'mars'; there are: cpu, jetson"),
+        (("--target", "mars"), "no target is called 'mars'; there are: android, cpu, "),
         (("--preset", "huge"), "no preset is called 'huge'; there are: tiny, small, paper"),
         (("--algorithm", "magic"), "no algorithm is called 'magic'; there are: "),
         (("--space", "outer"), "no space is called 'outer'; there are: quantnas, quantnas-float"),

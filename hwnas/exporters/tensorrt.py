@@ -1,0 +1,135 @@
+"""TensorRT engines, through NVIDIA's own Python package; built on the GPU that runs them.
+
+Nothing of this file has been executed against a TensorRT: see docs/verification.md. What can be checked without one,
+the graph that it is given, `hwnas.exporters.lint` checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hwnas.data.div2k import cache_folder
+from hwnas.errors import HwnasError, UsageError
+from hwnas.exporters.artifact import Artifact
+from hwnas.exporters.base import EXPORTERS, Exporter, ExportOptions
+from hwnas.exporters.lint import check_model
+from hwnas.exporters.onnx import INPUT_NAME, OUTPUT_NAME, export_onnx
+from hwnas.exporters.parity import Tolerance
+from hwnas.exporters.profiles import Profile
+from hwnas.files import atomic_path
+
+SMALLEST, USUAL, LARGEST = (16, 16), (180, 320), (1080, 1920)
+"""Sizes of the images that an engine for any size takes, and the one it is fastest at."""
+
+
+def _tensorrt() -> Any:
+    try:
+        import tensorrt
+    except ImportError as error:
+        raise HwnasError(
+            "TensorRT is not installed here; write the graph by --format onnx, and build the engine on the device: "
+            "trtexec --onnx=model.onnx --stronglyTyped --saveEngine=model.engine"
+        ) from error
+    # What the package index calls tensorrt may be a stub.
+    if not hasattr(tensorrt, "Builder"):
+        raise HwnasError("the tensorrt that is installed is a stub; install it from NVIDIA")
+    return tensorrt
+
+
+class TensorRTArtifact(Artifact):
+    """An engine on the GPU."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise UsageError(f"there is no file {path}; check the path")
+        trt = _tensorrt()
+        self.path = path
+        self.runtime = f"TensorRT {trt.__version__}"
+        self._engine = trt.Runtime(trt.Logger(trt.Logger.ERROR)).deserialize_cuda_engine(path.read_bytes())
+        if self._engine is None:
+            raise HwnasError(f"{path} is no engine of this TensorRT and GPU, or is damaged; export it again here")
+        self._context = self._engine.create_execution_context()
+        self.takes_bytes = self._engine.get_tensor_dtype(INPUT_NAME) == trt.uint8
+        height, width = (side if side > 0 else None for side in tuple(self._engine.get_tensor_shape(INPUT_NAME))[2:])
+        self.size = height, width
+        self.properties: Mapping[str, str] = {}
+
+    def run(self, x: NDArray) -> NDArray:
+        inputs = torch.from_numpy(np.ascontiguousarray(x)).cuda()
+        if not self._context.set_input_shape(INPUT_NAME, tuple(x.shape)):
+            raise HwnasError(f"{self.path} cannot upscale an input of {list(x.shape)}; export it for that size")
+        shape = tuple(self._context.get_tensor_shape(OUTPUT_NAME))
+        outputs = torch.empty(shape, dtype=inputs.dtype, device=inputs.device)
+        self._context.set_tensor_address(INPUT_NAME, inputs.data_ptr())
+        self._context.set_tensor_address(OUTPUT_NAME, outputs.data_ptr())
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        if not self._context.execute_async_v3(stream.cuda_stream):
+            raise HwnasError(f"{self.path} failed on an input of {list(x.shape)}")
+        stream.synchronize()
+        return outputs.cpu().numpy()
+
+
+class TensorRTExporter(Exporter):
+    """Explicit quantisation, strongly typed: the precision of every layer is the one that the graph states."""
+
+    name = "tensorrt"
+    suffix = ".engine"
+    # Its float convolutions take TensorFloat-32, of ten bits of mantissa.
+    tolerance = Tolerance(mean=0.25, maximum=64.0)
+
+    def write(
+        self,
+        network: nn.Module,
+        path: Path,
+        samples: Sequence[Tensor],
+        metadata: Mapping[str, str],
+        profile: Profile,
+        options: ExportOptions,
+    ) -> None:
+        trt = _tensorrt()
+        with TemporaryDirectory() as folder:
+            source = Path(folder) / "network.onnx"
+            export_onnx(network, source, samples[0], metadata, profile, options)
+            if broken := [finding for finding in check_model(source, profile) if finding.level == "error"]:
+                raise HwnasError(f"TensorRT would refuse {broken[0].node}: {broken[0].message}")
+            engine = _build(trt, source, options)
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(engine)
+
+    def open(self, path: Path) -> TensorRTArtifact:
+        return TensorRTArtifact(path)
+
+
+def _build(trt: Any, source: Path, options: ExportOptions) -> bytes:
+    builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, builder.logger)
+    if not parser.parse_from_file(str(source)):
+        raise HwnasError(f"TensorRT cannot read the network: {parser.get_error(0)}")
+    config = builder.create_builder_config()
+    if options.size is None:
+        shapes = builder.create_optimization_profile()
+        shapes.set_shape(INPUT_NAME, *((1, 3, *size) for size in (SMALLEST, USUAL, LARGEST)))
+        config.add_optimization_profile(shapes)
+    # Timings are of this GPU and this release: TensorRT refuses those of others.
+    timings = cache_folder() / "tensorrt.timing"
+    cache = config.create_timing_cache(timings.read_bytes() if timings.is_file() else b"")
+    config.set_timing_cache(cache, ignore_mismatch=False)
+    engine = builder.build_serialized_network(network, config)
+    if engine is None:
+        raise HwnasError("TensorRT could not build the engine; look at what it says with trtexec --verbose")
+    with atomic_path(timings) as temporary:
+        temporary.write_bytes(bytes(config.get_timing_cache().serialize()))
+    return bytes(engine)
+
+
+EXPORTERS.register(TensorRTExporter.name)(TensorRTExporter())
