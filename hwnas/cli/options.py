@@ -19,7 +19,7 @@ def flag(name: str, help: str) -> Any:
     return typer.Option(name, help=help, metavar="")
 
 
-_TARGETS = "cpu, openvino-cpu, jetson, snapdragon, android, ethos-u65, ethos-u85"
+_TARGETS = "android, cpu, ethos-u65, ethos-u85, jetson, openvino-cpu, snapdragon"
 Target = Annotated[
     str | None, typer.Option("--target", help=f"Device the network is for: {_TARGETS}.", show_default="cpu")
 ]

@@ -16,6 +16,8 @@ from safetensors import safe_open
 from scipy.ndimage import zoom
 from skimage.metrics import peak_signal_noise_ratio
 
+from hwnas.exporters.onnx import summarise
+
 BUDGET_BITOPS = 50e6
 
 
@@ -128,7 +130,8 @@ def test_search_train_export_evaluate_upscale(hwnas: Any, run: Path, low: Path, 
         assert exported.code == 0, exported.err
         found = exported.json
         assert found["parity"]["mean"] <= found["parity"]["tolerance_mean"]
-        quantised, floating = found["quantised_convolutions"], found["float_convolutions"]
+        held = summarise(path)
+        quantised, floating = held.quantised_convolutions, held.float_convolutions
         assert (quantised, floating) == ((0, floating) if option == "--fp32" else (quantised, 0))
         assert _integer_weights(path) == quantised
         scored = hwnas("evaluate", path, "--data", photographs, "--json")
