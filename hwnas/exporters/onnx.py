@@ -25,6 +25,7 @@ from hwnas.errors import HwnasError
 from hwnas.exporters.base import EXPORTERS, Exporter, ExportOptions
 from hwnas.exporters.graph import adapt
 from hwnas.exporters.graph.options import INT4_OPSET, bytes_in_and_out, fix_size, pack_int4
+from hwnas.exporters.graph.order import shorten_names
 from hwnas.exporters.profiles import PROFILES, Profile
 from hwnas.exporters.runtime import OnnxArtifact
 from hwnas.files import atomic_path
@@ -135,6 +136,7 @@ def _apply(model: ir.Model, options: ExportOptions, scale: int) -> None:
     if options.size is not None:
         fix_size(model.graph, options.size, scale)
     RemoveUnusedNodesPass()(model)
+    shorten_names(model.graph)
 
 
 def _halved(model: onnx.ModelProto) -> onnx.ModelProto:

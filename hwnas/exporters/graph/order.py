@@ -76,3 +76,20 @@ def unshare_integers(graph: ir.Graph) -> None:
                     if value.name in used:
                         node.replace_input_with(i, add_constant(graph, node.outputs[0], tensor.numpy()))
                     used.add(value.name)
+
+
+def shorten_names(graph: ir.Graph) -> None:
+    """Number the values, whose names as paths of modules take as much space as the weights; nodes keep theirs."""
+    kept = {id(value) for value in (*graph.inputs, *graph.outputs)}
+    constants = list(graph.initializers.values())
+    computed = [value for node in graph for value in node.outputs if id(value) not in kept]
+    graph.initializers.clear()
+    for i, value in enumerate(constants):
+        value.name = f"c{i}"
+        if value.const_value is not None:
+            value.const_value.name = value.name
+        graph.initializers[value.name] = value
+    for i, value in enumerate(computed):
+        value.name = f"v{i}"
+        # Runtimes infer what they need.
+        value.shape = value.type = None
