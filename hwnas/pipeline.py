@@ -147,8 +147,8 @@ def export(config: RunConfig, run: RunDirectory, data: TrainingData, request: Ex
         options = replace(options, requantise=True)
     scale = record.architecture.scale
     held_out = verify.held_out_pairs(data.validation, scale)
-    crops = verify.parity_crops(held_out, options.size)
-    artifact, parity = verify.export_verified(deployable, request.path, exporter, profile, options, crops)
+    samples, crops = verify.calibration_crops(data.train, options.size), verify.parity_crops(held_out, options.size)
+    artifact, parity = verify.export_verified(deployable, request.path, exporter, profile, options, samples, crops)
     pairs = held_out if request.benchmark is None else list(load_pairs(request.benchmark, scale))
     report = verify.ExportReport(
         path=request.path,

@@ -37,6 +37,23 @@ class ExportOptions:
     requantise: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class ExportJob:
+    """What a file is to be, besides the network.
+
+    Attributes:
+        samples: real images, [1, 3, h, w] in [0, 1], of the size that the file takes.
+        metadata: properties to be stored in the file.
+        profile: the form that the runtime wants.
+        options: what the user asks for.
+    """
+
+    samples: Sequence[Tensor]
+    metadata: Mapping[str, str]
+    profile: Profile
+    options: ExportOptions
+
+
 class Exporter(ABC):
     """A format; the contract that `hwnas.testing.ExporterContract` checks.
 
@@ -53,24 +70,13 @@ class Exporter(ABC):
     """How far its runtime may be from torch; None for as far as a runtime of exact integers and 32-bit floats."""
 
     @abstractmethod
-    def write(
-        self,
-        network: nn.Module,
-        path: Path,
-        samples: Sequence[Tensor],
-        metadata: Mapping[str, str],
-        profile: Profile,
-        options: ExportOptions,
-    ) -> None:
+    def write(self, network: nn.Module, path: Path, job: ExportJob) -> None:
         """Write the network.
 
         Args:
             network: float, or of quantised layers, in evaluation mode; it is not changed.
             path: the file.
-            samples: real images, [1, 3, h, w] in [0, 1], of the size that the file takes.
-            metadata: properties to be stored in the file.
-            profile: the form that the runtime wants.
-            options: what the user asks for besides.
+            job: what the file is to be.
 
         Raises:
             UsageError: if the format cannot do what is asked for.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import Tensor, nn
 
 from hwnas.errors import HwnasError
-from hwnas.exporters.base import EXPORTERS, Exporter, ExportOptions
+from hwnas.exporters.base import EXPORTERS, Exporter, ExportJob, ExportOptions
 from hwnas.exporters.graph import adapt
 from hwnas.exporters.graph.options import INT4_OPSET, bytes_in_and_out, fix_size, pack_int4
 from hwnas.exporters.graph.order import shorten_names
@@ -128,6 +128,11 @@ def export_onnx(
         onnx.save(model, temporary)
 
 
+def write_onnx(network: nn.Module, path: Path, job: ExportJob) -> None:
+    """`export_onnx` for an exporter."""
+    export_onnx(network, path, job.samples[0], job.metadata, job.profile, job.options)
+
+
 def _apply(model: ir.Model, options: ExportOptions, scale: int) -> None:
     if options.takes_bytes:
         bytes_in_and_out(model.graph)
@@ -158,16 +163,8 @@ class OnnxExporter(Exporter):
     name = "onnx"
     suffix = ".onnx"
 
-    def write(
-        self,
-        network: nn.Module,
-        path: Path,
-        samples: Sequence[Tensor],
-        metadata: Mapping[str, str],
-        profile: Profile,
-        options: ExportOptions,
-    ) -> None:
-        export_onnx(network, path, samples[0], metadata, profile, options)
+    def write(self, network: nn.Module, path: Path, job: ExportJob) -> None:
+        write_onnx(network, path, job)
 
     def notes(self, path: Path) -> tuple[str, ...]:
         summary = summarise(path)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from hwnas.errors import HwnasError, UsageError
 from hwnas.exporters.artifact import Artifact
-from hwnas.exporters.base import EXPORTERS, Exporter, ExportOptions
-from hwnas.exporters.onnx import export_onnx
-from hwnas.exporters.profiles import Profile
+from hwnas.exporters.base import EXPORTERS, Exporter, ExportJob
+from hwnas.exporters.onnx import write_onnx
 from hwnas.files import atomic_path
 
 _SECTION = "hwnas"
@@ -77,26 +75,18 @@ class OpenVinoExporter(Exporter):
     name = "openvino"
     suffix = ".xml"
 
-    def write(
-        self,
-        network: nn.Module,
-        path: Path,
-        samples: Sequence[Tensor],
-        metadata: Mapping[str, str],
-        profile: Profile,
-        options: ExportOptions,
-    ) -> None:
+    def write(self, network: nn.Module, path: Path, job: ExportJob) -> None:
         openvino = _openvino()
-        if options.pack_int4:
+        if job.options.pack_int4:
             raise UsageError("--pack-int4 is for ONNX files; OpenVINO stores weights as it computes them")
         with TemporaryDirectory() as folder:
             source = Path(folder) / "network.onnx"
-            export_onnx(network, source, samples[0], metadata, profile, options)
+            write_onnx(network, source, job)
             model = openvino.convert_model(source)
-            for key, value in metadata.items():
+            for key, value in job.metadata.items():
                 model.set_rt_info(value, [_SECTION, key])
             written = Path(folder) / "network.xml"
-            openvino.save_model(model, written, compress_to_fp16=options.half)
+            openvino.save_model(model, written, compress_to_fp16=job.options.half)
             # The weights first: an .xml without its .bin would look complete.
             for suffix in (".bin", ".xml"):
                 with atomic_path(path.with_suffix(suffix)) as temporary:

@@ -6,21 +6,20 @@ time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnx
 import onnxruntime
-from torch import Tensor, nn
+from torch import nn
 
 from hwnas.errors import HwnasError, UsageError
 from hwnas.exporters.artifact import Artifact
-from hwnas.exporters.base import EXPORTERS, Exporter, ExportOptions
-from hwnas.exporters.onnx import export_onnx
+from hwnas.exporters.base import EXPORTERS, Exporter, ExportJob
+from hwnas.exporters.onnx import write_onnx
 from hwnas.exporters.parity import Tolerance
-from hwnas.exporters.profiles import Profile
 from hwnas.exporters.runtime import OnnxArtifact
 from hwnas.exporters.silence import silenced
 from hwnas.files import atomic_path
@@ -103,22 +102,14 @@ class QnnExporter(Exporter):
     # told in decibels.
     tolerance = Tolerance(mean=1.0, maximum=96.0)
 
-    def write(
-        self,
-        network: nn.Module,
-        path: Path,
-        samples: Sequence[Tensor],
-        metadata: Mapping[str, str],
-        profile: Profile,
-        options: ExportOptions,
-    ) -> None:
-        if options.size is None:
+    def write(self, network: nn.Module, path: Path, job: ExportJob) -> None:
+        if job.options.size is None:
             raise UsageError("contexts of QNN's take images of one size; say which by --input-size 180x320")
-        if options.pack_int4:
+        if job.options.pack_int4:
             raise UsageError("--pack-int4 is for ONNX files; a context stores weights as the HTP computes them")
         with TemporaryDirectory() as folder:
             source, context = Path(folder) / "network.onnx", Path(folder) / "context.onnx"
-            export_onnx(network, source, samples[0], metadata, profile, options)
+            write_onnx(network, source, job)
             settings = {
                 "ep.context_enable": "1",
                 "ep.context_embed_mode": "1",
@@ -126,13 +117,13 @@ class QnnExporter(Exporter):
             }
             try:
                 with silenced():
-                    onnxruntime.InferenceSession(source, _options(options.accelerator, settings))
+                    onnxruntime.InferenceSession(source, _options(job.options.accelerator, settings))
             except HwnasError:
                 raise
             except Exception as error:
                 raise HwnasError(f"the HTP cannot compute all of this network: {_last_line(error)}") from error
             model = onnx.load(context)
-            onnx.helper.set_model_props(model, dict(metadata))
+            onnx.helper.set_model_props(model, dict(job.metadata))
             with atomic_path(path) as temporary:
                 onnx.save(model, temporary)
 

@@ -6,7 +6,7 @@ the graph that it is given, `hwnas.exporters.lint` checks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,16 +14,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from hwnas.data.div2k import cache_folder
 from hwnas.errors import HwnasError, UsageError
 from hwnas.exporters.artifact import Artifact
-from hwnas.exporters.base import EXPORTERS, Exporter, ExportOptions
+from hwnas.exporters.base import EXPORTERS, Exporter, ExportJob, ExportOptions
 from hwnas.exporters.lint import check_model
-from hwnas.exporters.onnx import INPUT_NAME, OUTPUT_NAME, export_onnx
+from hwnas.exporters.onnx import INPUT_NAME, OUTPUT_NAME, write_onnx
 from hwnas.exporters.parity import Tolerance
-from hwnas.exporters.profiles import Profile
 from hwnas.files import atomic_path
 
 SMALLEST, USUAL, LARGEST = (16, 16), (180, 320), (1080, 1920)
@@ -86,22 +85,14 @@ class TensorRTExporter(Exporter):
     # Its float convolutions take TensorFloat-32, of ten bits of mantissa.
     tolerance = Tolerance(mean=0.25, maximum=64.0)
 
-    def write(
-        self,
-        network: nn.Module,
-        path: Path,
-        samples: Sequence[Tensor],
-        metadata: Mapping[str, str],
-        profile: Profile,
-        options: ExportOptions,
-    ) -> None:
+    def write(self, network: nn.Module, path: Path, job: ExportJob) -> None:
         trt = _tensorrt()
         with TemporaryDirectory() as folder:
             source = Path(folder) / "network.onnx"
-            export_onnx(network, source, samples[0], metadata, profile, options)
-            if broken := [finding for finding in check_model(source, profile) if finding.level == "error"]:
+            write_onnx(network, source, job)
+            if broken := [finding for finding in check_model(source, job.profile) if finding.level == "error"]:
                 raise HwnasError(f"TensorRT would refuse {broken[0].node}: {broken[0].message}")
-            engine = _build(trt, source, options)
+            engine = _build(trt, source, job.options)
         with atomic_path(path) as temporary:
             temporary.write_bytes(engine)
 

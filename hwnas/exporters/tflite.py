@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from hwnas.errors import HwnasError, UsageError
 from hwnas.exporters.artifact import Artifact
-from hwnas.exporters.base import EXPORTERS, Exporter, ExportOptions
-from hwnas.exporters.profiles import Profile
+from hwnas.exporters.base import EXPORTERS, Exporter, ExportJob
 from hwnas.exporters.silence import silenced
 from hwnas.files import atomic_path
 from hwnas.networks.npu import for_neural_processors
@@ -94,23 +93,15 @@ class TfliteExporter(Exporter):
     suffix = ".tflite"
     requantises = True
 
-    def write(
-        self,
-        network: nn.Module,
-        path: Path,
-        samples: Sequence[Tensor],
-        metadata: Mapping[str, str],
-        profile: Profile,
-        options: ExportOptions,
-    ) -> None:
+    def write(self, network: nn.Module, path: Path, job: ExportJob) -> None:
         for asked, option in (
-            (options.takes_bytes, "--uint8-io"),
-            (options.pack_int4, "--pack-int4"),
-            (options.half, "--fp16"),
+            (job.options.takes_bytes, "--uint8-io"),
+            (job.options.pack_int4, "--pack-int4"),
+            (job.options.half, "--fp16"),
         ):
             if asked:
                 raise UsageError(f"{option} is for ONNX files; TFLite's integers are int8, and its floats 32 bits")
-        if options.size is None:
+        if job.options.size is None:
             raise UsageError("TFLite files take images of one size; say which by --input-size 180x320")
         try:
             with silenced():
@@ -118,17 +109,17 @@ class TfliteExporter(Exporter):
                 from ai_edge_quantizer import quantizer, recipe
         except ImportError as error:
             raise HwnasError(_MISSING.format("litert-torch")) from error
-        images = [sample.permute(0, 2, 3, 1).contiguous() for sample in samples]
+        images = [sample.permute(0, 2, 3, 1).contiguous() for sample in job.samples]
         with TemporaryDirectory() as folder, silenced(), torch.no_grad():
             floats, integers = (Path(folder) / f"{name}.tflite" for name in ("floats", "integers"))
             converted = litert_torch.to_channel_last_io(for_neural_processors(network), args=[0], outputs=[0])
             litert_torch.convert(converted, (images[0],)).export(str(floats))
-            if options.requantise:
+            if job.options.requantise:
                 quantise = quantizer.Quantizer(str(floats))
                 quantise.load_quantization_recipe(recipe.static_wi8_ai8())
                 inputs = [{"args_0": image.numpy()} for image in _with_both_ends(images)]
                 quantise.quantize(quantise.calibrate({"serving_default": inputs})).export_model(str(integers))
-            content = (integers if options.requantise else floats).read_bytes()
+            content = (integers if job.options.requantise else floats).read_bytes()
         with atomic_path(path) as temporary:
             temporary.write_bytes(content)
 

@@ -12,12 +12,13 @@ import numpy as np
 from torch import Tensor, nn
 
 from hwnas import __version__
+from hwnas.data.crops import ImagePairs
 from hwnas.data.degradation import crop_to_multiple, downscale
 from hwnas.data.images import ImageArray
 from hwnas.errors import HwnasError
 from hwnas.evaluation import evaluate_pairs
 from hwnas.exporters.artifact import ArtifactUpscaler
-from hwnas.exporters.base import Exporter, ExportOptions
+from hwnas.exporters.base import Exporter, ExportJob, ExportOptions
 from hwnas.exporters.deploy import Deployable, float_twin
 from hwnas.exporters.parity import (
     FLOAT_TOLERANCE,
@@ -32,6 +33,7 @@ from hwnas.files import write_text
 from hwnas.inference import TorchUpscaler, to_tensor
 from hwnas.networks.adadm import is_data_dependent
 
+CALIBRATION_IMAGES = 16
 PARITY_SIDES = (24, 33, 48)
 """Sides of the crops that parity is checked on: of several sizes, one of them odd."""
 
@@ -98,20 +100,24 @@ def held_out_pairs(images: Iterable[tuple[str, ImageArray]], scale: int) -> list
 
 
 def parity_crops(pairs: Sequence[Pair], size: tuple[int, int] | None) -> list[Tensor]:
-    """Low-resolution crops, [1, 3, h, w], from the middle of up to four images: of several sizes, or of the one asked.
-
-    An image that is smaller than the size asked for is repeated.
-    """
+    """Low-resolution crops, [1, 3, h, w], of up to four images: of several sizes, or of the one that a file takes."""
     sizes = [(side, side) for side in PARITY_SIDES] if size is None else [size]
-    crops = []
-    for _, lr, _ in pairs[:4]:
-        for wanted in sizes:
-            if size is not None:
-                missing = [max(0, side - have) for side, have in zip(wanted, lr.shape, strict=False)]
-                lr = np.pad(lr, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="wrap")
-            y, x = (max(0, (have - side) // 2) for have, side in zip(lr.shape, wanted, strict=False))
-            crops.append(to_tensor(lr[y : y + wanted[0], x : x + wanted[1]]))
-    return crops
+    return [_middle(lr, wanted, repeat=size is not None) for _, lr, _ in pairs[:4] for wanted in sizes]
+
+
+def calibration_crops(pairs: ImagePairs, size: tuple[int, int] | None) -> list[Tensor]:
+    """Low-resolution crops, [1, 3, h, w], of training images: of the size that a file takes, or of 48 pixels."""
+    images = [pairs.pair(i)[0].transpose(1, 2, 0) for i in range(min(len(pairs), CALIBRATION_IMAGES))]
+    return [_middle(lr, size or (48, 48), repeat=True) for lr in images]
+
+
+def _middle(lr: ImageArray, size: tuple[int, int], repeat: bool) -> Tensor:
+    """The middle of an image; one that is smaller is repeated, or taken as it is."""
+    if repeat:
+        missing = [max(0, side - have) for side, have in zip(size, lr.shape, strict=False)]
+        lr = np.pad(lr, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="wrap")
+    y, x = (max(0, (have - side) // 2) for have, side in zip(lr.shape, size, strict=False))
+    return to_tensor(lr[y : y + size[0], x : x + size[1]])
 
 
 def export_verified(
@@ -120,6 +126,7 @@ def export_verified(
     exporter: Exporter,
     profile: Profile,
     options: ExportOptions,
+    samples: Sequence[Tensor],
     crops: Sequence[Tensor],
 ) -> tuple[ArtifactUpscaler, ParityReport]:
     """Write the file and hold it against the network; a file that does not pass is removed.
@@ -130,7 +137,8 @@ def export_verified(
         exporter: the format.
         profile: the form that the runtime wants.
         options: what is asked for besides.
-        crops: inputs that the artifact takes, as `parity_crops` makes them.
+        samples: inputs that the artifact takes, for what is chosen as it is written.
+        crops: others, that it is held against the network on.
 
     Raises:
         UsageError: if the format cannot do what is asked for.
@@ -144,7 +152,7 @@ def export_verified(
         "architecture": architecture.fingerprint,
         "hwnas": __version__,
     }
-    exporter.write(deployable.network, path, crops, metadata, profile, options)
+    exporter.write(deployable.network, path, ExportJob(samples, metadata, profile, options))
     tolerance = exporter.tolerance or (QUANTISED_TOLERANCE if architecture.is_quantised else FLOAT_TOLERANCE)
     if options.half or options.requantise:
         tolerance = HALF_TOLERANCE if options.half else REQUANTISED_TOLERANCE

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hwnas.errors import HwnasError, UsageError
 from hwnas.exporters.artifact import ArtifactUpscaler
-from hwnas.exporters.base import Exporter, ExportOptions
+from hwnas.exporters.base import Exporter, ExportJob, ExportOptions
 from hwnas.exporters.parity import FLOAT_TOLERANCE, QUANTISED_TOLERANCE, REQUANTISED_TOLERANCE, check_parity
 from hwnas.exporters.profiles import PROFILES
 from hwnas.operators.layers import FloatLayers
@@ -65,7 +65,7 @@ class ExporterContract:
 
     def write(self, network: nn.Module, path: Path, options: ExportOptions) -> Path:
         """Write ``network``."""
-        self.exporter.write(network, path, self.images(), METADATA, PROFILES[self.profile], options)
+        self.exporter.write(network, path, ExportJob(self.images(), METADATA, PROFILES[self.profile], options))
         return path
 
     @pytest.mark.parametrize("bits", [32, 8, 4])

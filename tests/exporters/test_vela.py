@@ -7,7 +7,7 @@ import torch
 
 from hwnas.devices.target import load_target
 from hwnas.errors import HwnasError, UsageError
-from hwnas.exporters.base import ExportOptions
+from hwnas.exporters.base import ExportJob, ExportOptions
 from hwnas.exporters.profiles import PROFILES
 from hwnas.exporters.tflite import TfliteExporter
 from hwnas.exporters.vela import compile_tflite
@@ -30,7 +30,8 @@ def files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     for name, requantise in (("integers", True), ("floats", False)):
         paths[name] = folder / f"{name}.tflite"
         options = ExportOptions(size=SIZE, requantise=requantise)
-        TfliteExporter().write(network, paths[name], [torch.rand(1, 3, *SIZE)] * 2, {}, PROFILES["tflite"], options)
+        job = ExportJob([torch.rand(1, 3, *SIZE)] * 2, {}, PROFILES["tflite"], options)
+        TfliteExporter().write(network, paths[name], job)
     return paths
 
 
