@@ -97,7 +97,7 @@ class Enlarger:
 
 
 def resolve_enlarger(name: str, scale: int | None) -> Enlarger:
-    """What enlarges images: ``bicubic``, an ONNX file, a run, or a weights file.
+    """What enlarges images: ``bicubic``, an exported file, a run, or a weights file.
 
     Args:
         name: what the user wrote.
@@ -115,13 +115,7 @@ def resolve_enlarger(name: str, scale: int | None) -> Enlarger:
         if not 1 <= factor <= degradation.MAX_SCALE:
             raise UsageError(f"--scale {factor}: bicubic enlarges by 1 to {degradation.MAX_SCALE}")
         return Enlarger(partial(degradation.upscale, scale=factor), factor, overlap=2)
-    if path.suffix == ".onnx":
-        from hwnas.exporters.artifact import ArtifactUpscaler
-        from hwnas.exporters.runtime import OnnxArtifact
-
-        onnx = ArtifactUpscaler(OnnxArtifact(path))
-        found = Enlarger(onnx, onnx.scale, onnx.overlap)
-    elif path.is_dir() or path.suffix == ".safetensors":
+    if path.is_dir() or path.suffix == ".safetensors":
         from hwnas.checkpoints import load_network, load_run_network
         from hwnas.inference import TorchUpscaler
         from hwnas.networks.adadm import is_data_dependent
@@ -132,8 +126,14 @@ def resolve_enlarger(name: str, scale: int | None) -> Enlarger:
         record, network = load_run_network(RunDirectory(path)) if path.is_dir() else load_network(path)
         reach = None if is_data_dependent(network) else record.architecture.receptive_radius
         found = Enlarger(TorchUpscaler(network), record.architecture.scale, reach)
+    elif path.suffix:
+        from hwnas.exporters import exporter_of
+        from hwnas.exporters.artifact import ArtifactUpscaler
+
+        artifact = ArtifactUpscaler(exporter_of(path).open(path))
+        found = Enlarger(artifact, artifact.scale, artifact.overlap)
     else:
-        raise UsageError(f"{name!r} is no run, no .onnx or .safetensors file, and not 'bicubic'")
+        raise UsageError(f"{name!r} is no run, no exported file, no .safetensors file, and not 'bicubic'")
     if scale is not None and scale != found.scale:
         raise UsageError(f"{name} enlarges by {found.scale}, not by {scale}; leave --scale out")
     return found

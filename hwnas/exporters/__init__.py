@@ -5,6 +5,6 @@ import hwnas.exporters.openvino
 import hwnas.exporters.qnn
 import hwnas.exporters.tensorrt
 import hwnas.exporters.tflite  # noqa: F401  all register their formats
-from hwnas.exporters.base import EXPORTERS, Exporter, ExportOptions
+from hwnas.exporters.base import EXPORTERS, Exporter, ExportOptions, exporter_of
 
-__all__ = ["EXPORTERS", "ExportOptions", "Exporter"]
+__all__ = ["EXPORTERS", "ExportOptions", "Exporter", "exporter_of"]

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from hwnas.errors import UsageError
 from hwnas.exporters.artifact import Artifact
 from hwnas.exporters.parity import Tolerance
 from hwnas.exporters.profiles import Profile
@@ -103,3 +104,17 @@ class Exporter(ABC):
 
 EXPORTERS: Registry[Exporter] = Registry("format", "hwnas.exporters")
 """Formats by name; an entry is an instance."""
+
+
+def exporter_of(path: Path) -> Exporter:
+    """The exporter that writes files called like ``path``.
+
+    Raises:
+        UsageError: if there is none.
+    """
+    fitting = [EXPORTERS[name] for name in EXPORTERS if path.name.endswith(EXPORTERS[name].suffix)]
+    if not fitting:
+        known = ", ".join(sorted(EXPORTERS[name].suffix for name in EXPORTERS))
+        raise UsageError(f"{path} is no file that a network is exported to ({known})")
+    # .qnn.onnx is the ending of one, and .onnx of another.
+    return max(fitting, key=lambda exporter: len(exporter.suffix))
