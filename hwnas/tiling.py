@@ -58,12 +58,45 @@ def upscale_tiled(
     """
     if tile < 1 or overlap < 0:
         raise ValueError(f"tile {tile} must be at least 1 and overlap {overlap} at least 0")
-    height, width = image.shape[:2]
     if not image.size:
         raise ValueError(f"cannot enlarge an empty image of shape {list(image.shape)}")
+    rows, columns = (list(tile_spans(side, tile, overlap)) for side in image.shape[:2])
+    return _assembled(upscaler, image, scale, rows, columns)
+
+
+def upscale_in_windows(
+    upscaler: Callable[[np.ndarray], np.ndarray],
+    image: np.ndarray,
+    scale: int,
+    window: tuple[int, int],
+    overlap: int,
+) -> np.ndarray:
+    """Enlarge ``image`` by an upscaler that takes ``window`` (height, width) and nothing else.
+
+    A side that is shorter than the window is continued by its last pixels; the border between them is none for the
+    network, which matters within its reach. The overlap is at most a quarter of the window.
+    """
+    height, width = image.shape[:2]
+    missing = [max(0, side - have) for side, have in zip(window, (height, width), strict=True)]
+    padded = np.pad(image, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
+    spans = []
+    for side, whole in zip(window, padded.shape, strict=False):
+        context = min(overlap, side // 4)
+        spans.append(list(tile_spans(whole, side - 2 * context, context)))
+    return _assembled(upscaler, padded, scale, *spans)[: height * scale, : width * scale]
+
+
+def _assembled(
+    upscaler: Callable[[np.ndarray], np.ndarray],
+    image: np.ndarray,
+    scale: int,
+    rows: list[Span],
+    columns: list[Span],
+) -> np.ndarray:
+    height, width = image.shape[:2]
     out: np.ndarray | None = None
-    for y in tile_spans(height, tile, overlap):
-        for x in tile_spans(width, tile, overlap):
+    for y in rows:
+        for x in columns:
             piece = upscaler(image[y.start : y.stop, x.start : x.stop])
             expected = ((y.stop - y.start) * scale, (x.stop - x.start) * scale)
             if piece.shape[:2] != expected:

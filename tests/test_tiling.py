@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwnas.tiling import tile_spans, upscale_tiled
+from hwnas.tiling import tile_spans, upscale_in_windows, upscale_tiled
 
 SCALE = 2
 RECEPTIVE_RADIUS = 3
@@ -129,3 +129,26 @@ def test_impossible_tiles_are_refused(tile: int, overlap: int) -> None:
 def test_an_empty_image_is_refused() -> None:
     with pytest.raises(ValueError, match="empty image"):
         upscale_tiled(enlarge, np.zeros((0, 8, 3), np.uint8), SCALE, 4, 0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(height=st.integers(16, 50), width=st.integers(20, 50))
+def test_windows_make_the_image_that_the_whole_makes(height: int, width: int) -> None:
+    """Where the image is no smaller than they are, and a quarter of one is more than the network's reach."""
+    window, image = (16, 20), photo(height, width)
+
+    def of_one_size(piece: np.ndarray) -> np.ndarray:
+        assert piece.shape[:2] == window
+        return enlarge(piece)
+
+    found = upscale_in_windows(of_one_size, image, SCALE, window, RECEPTIVE_RADIUS)
+    np.testing.assert_array_equal(found, enlarge(image))
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (10, 50), (40, 7)])
+def test_an_image_smaller_than_a_window_is_continued(height: int, width: int) -> None:
+    found = upscale_in_windows(enlarge, photo(height, width), SCALE, (16, 20), RECEPTIVE_RADIUS)
+    assert found.shape == (height * SCALE, width * SCALE, 3)
+    # The upper left corner is far from where it was continued.
+    rows, columns = (max(0, side - RECEPTIVE_RADIUS) * SCALE for side in (height, width))
+    np.testing.assert_array_equal(found[:rows, :columns], enlarge(photo(height, width))[:rows, :columns])

@@ -100,19 +100,14 @@ def export(
         print(encoder.dumps(report.as_json()))
         return
     parity, scores = report.parity, report.scores
+    unquantised = "" if scores.torch_float is None else f"{scores.torch_float:.2f} dB without quantisers, "
     lines = [
         f"{path}: {report.size_bytes / 1000:.0f} kB, for {report.target}",
         f"  {report.how}",
         *(f"  {note}" for note in report.notes),
         f"  against torch on {parity.crops} real crops: {parity.mean:.2g} grey levels mean, {parity.maximum:.2g} at "
         f"most (allowed {parity.tolerance_mean:.2g} and {parity.tolerance_max:g})",
+        f"  PSNR on {scores.images} images: {unquantised}{scores.torch:.2f} dB in torch, {scores.artifact:.2f} dB in "
+        f"{report.runtime}, bicubic {scores.bicubic:.2f} dB",
     ]
-    if scores is None:
-        lines.append(f"  no PSNR: no image is as large as {input_size}; name a folder of larger ones by --data")
-    else:
-        unquantised = "" if scores.torch_float is None else f"{scores.torch_float:.2f} dB without quantisers, "
-        lines.append(
-            f"  PSNR on {scores.images} images: {unquantised}{scores.torch:.2f} dB in torch, {scores.artifact:.2f} dB "
-            f"in {report.runtime}, bicubic {scores.bicubic:.2f} dB"
-        )
     typer.echo("\n".join(lines))

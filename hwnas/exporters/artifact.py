@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.errors import HwnasError
+from hwnas.tiling import upscale_in_windows
 
 _PROBE_SIDE = 8
 
@@ -46,7 +47,8 @@ class Artifact(ABC):
 class ArtifactUpscaler:
     """An artifact as a function of images.
 
-    Calling it takes uint8 [h, w, 3] and returns uint8 [h * scale, w * scale, 3], RGB.
+    Calling it takes uint8 [h, w, 3] and returns uint8 [h * scale, w * scale, 3], RGB; of any size, in windows that
+    overlap where the artifact takes one size only.
 
     Raises:
         HwnasError: if it is no super-resolution network.
@@ -59,12 +61,17 @@ class ArtifactUpscaler:
         self.overlap = self._find_overlap()
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        taken = self.artifact.size
-        if any(own is not None and own != side for own, side in zip(taken, image.shape, strict=False)):
+        height, width = self.artifact.size
+        if height is None or width is None or image.shape[:2] == (height, width):
+            return self._enlarge(image)
+        if self.overlap is None:
             raise HwnasError(
-                f"{self.path} takes inputs of {taken[1]}x{taken[0]} only, not of {image.shape[1]}x{image.shape[0]}; "
-                "export the network again for any size"
+                f"{self.path} takes inputs of {width}x{height} only, not of {image.shape[1]}x{image.shape[0]}, and "
+                "looks at the whole image; export the network again for any size"
             )
+        return upscale_in_windows(self._enlarge, image, self.scale, (height, width), self.overlap)
+
+    def _enlarge(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         planes = np.ascontiguousarray(image.transpose(2, 0, 1)[None])
         x = planes if self.artifact.takes_bytes else planes.astype(np.float32) / np.float32(255)
         y = self.artifact.run(x)

@@ -74,7 +74,7 @@ class ExportReport:
         size_bytes: of all its files.
         runtime: what it was run in, with its version.
         parity: how far it is from the network.
-        scores: on whole images; None if none is as large as those that the file takes.
+        scores: on whole images, in windows that overlap where the file takes one size only.
     """
 
     path: Path
@@ -86,7 +86,7 @@ class ExportReport:
     size_bytes: int
     runtime: str
     parity: ParityReport
-    scores: Scores | None
+    scores: Scores
 
     def as_json(self) -> dict[str, Any]:
         """The report as JSON values."""
@@ -164,25 +164,13 @@ def export_verified(
         raise
 
 
-def score(deployable: Deployable, artifact: ArtifactUpscaler, pairs: Sequence[Pair]) -> Scores | None:
-    """PSNR of the network and of the file side by side.
-
-    A file for images of one size is scored on the corners of that size, and not at all if no image has one.
-    """
-    scale, (height, width) = artifact.scale, artifact.artifact.size
-    if height is not None and width is not None:
-        pairs = [
-            (name, lr[:height, :width], hr[: height * scale, : width * scale])
-            for name, lr, hr in pairs
-            if lr.shape[0] >= height and lr.shape[1] >= width
-        ]
-    if not pairs:
-        return None
+def score(deployable: Deployable, artifact: ArtifactUpscaler, pairs: Sequence[Pair]) -> Scores:
+    """PSNR of the network and of the file side by side."""
 
     def psnr(network: nn.Module) -> float:
-        return evaluate_pairs(TorchUpscaler(network), pairs, scale).psnr
+        return evaluate_pairs(TorchUpscaler(network), pairs, artifact.scale).psnr
 
-    found = evaluate_pairs(artifact, pairs, scale)
+    found = evaluate_pairs(artifact, pairs, artifact.scale)
     twin = float_twin(deployable.record, deployable.network) if deployable.record.architecture.is_quantised else None
     return Scores(
         images=len(pairs),

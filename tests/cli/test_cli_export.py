@@ -85,13 +85,18 @@ def test_bytes_packed_weights_and_halves(hwnas: Any, espcn: Any, low: Path, tmp_
         assert Image.open(tmp_path / "large.png").size == (384, 384)
 
 
-def test_a_size_that_no_image_has_is_verified_and_not_scored(hwnas: Any, espcn: Any, tmp_path: Path) -> None:
-    answer = hwnas("export", espcn.path, "--input-size", "30x40", "-o", tmp_path / "model.onnx", "--json")
-    assert answer.code == 0, answer.err
-    assert answer.json["scores"] is None
-    assert answer.json["parity"]["crops"] == 1
-    told = hwnas("export", espcn.path, "--input-size", "30x40", "-o", tmp_path / "model.onnx")
-    assert "no image is as large as 30x40" in told.out
+def test_a_file_of_one_size_is_scored_on_images_of_any(
+    hwnas: Any, espcn: Any, tmp_path: Path, photographs: Path
+) -> None:
+    scores = []
+    for size in ((), ("--input-size", "20x16"), ("--input-size", "30x40")):
+        command = ("export", espcn.path, *size, "-o", tmp_path / "model.onnx", "--data", photographs, "--json")
+        answer = hwnas(*command)
+        assert answer.code == 0, answer.err
+        scores.append(answer.json["scores"]["artifact"])
+    # Photographs of 24x24: in windows that overlap the same, and almost the same where their sides are continued.
+    assert scores[1] == pytest.approx(scores[0], abs=1e-3)
+    assert scores[2] == pytest.approx(scores[0], abs=0.1)
 
 
 def test_an_openvino_file_is_verified_in_openvino(hwnas: Any, espcn: Any, tmp_path: Path) -> None:

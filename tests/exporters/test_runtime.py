@@ -60,10 +60,13 @@ def test_values_beyond_the_range_are_clipped(tmp_path: Path) -> None:
     assert _upscaler(path)(np.full((2, 2, 3), 200, np.uint8)).max() == 0
 
 
-def test_an_image_of_another_size_than_a_fixed_one_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [(5, 7), (4, 4), (12, 3), (23, 40)])
+def test_an_image_of_another_size_than_a_fixed_one_is_enlarged_in_windows(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
     upscaler = _upscaler(_nearest(tmp_path / "fixed.onnx", [1, 3, 5, 7]))
-    with pytest.raises(HwnasError, match="takes inputs of 7x5 only, not of 4x4"):
-        upscaler(np.zeros((4, 4, 3), np.uint8))
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(upscaler(image), image.repeat(3, axis=0).repeat(3, axis=1))
 
 
 def test_a_truncated_file_says_so(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -37,9 +37,10 @@ def _swap(graph: ir.Graph, node: ir.Node, reader: ir.Node) -> None:
 
 
 def separate_rectifiers(graph: ir.Graph) -> None:
-    """A Relu for each reader of what one has rectified: runtimes fuse what is quantised once."""
+    """A Relu for each quantiser of what one has rectified: runtimes fuse what is quantised once."""
     for node in [node for node in graph if node.op_type == "Relu"]:
-        for i, reader in enumerate(list(node.outputs[0].consumers())[1:]):
+        quantisers = [reader for reader in node.outputs[0].consumers() if reader.op_type == "QuantizeLinear"]
+        for i, reader in enumerate(quantisers[1:]):
             own = ir.node("Relu", node.inputs, name=f"{node.name}/{i}")
             own.outputs[0].name = f"{node.outputs[0].name}/{i}"
             graph.insert_before(reader, own)
