@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo test test-slow test-extras lint format clean
 
 demo: $(VENV)/installed  ## search, train, export and evaluate on bundled photographs
 	$(BIN)/hwnas run --target cpu --budget 5GBitOps --preset tiny --out demo
@@ -13,6 +13,10 @@ test: $(VENV)/installed  ## the fast tests, in random order
 
 test-slow: $(VENV)/installed  ## the tests that take minutes
 	$(BIN)/python -m pytest -q -m slow
+
+test-extras: $(VENV)/installed  ## the tests of the runtimes that are extras, which `make test` skips: installs 3 GB
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[npu,qnn]'
+	$(BIN)/python -m pytest -q -n 2 tests/exporters tests/cli/test_cli_export.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
