@@ -14,7 +14,7 @@ test: $(VENV)/installed  ## the fast tests, in random order
 test-slow: $(VENV)/installed  ## the tests that take minutes
 	$(BIN)/python -m pytest -q -m slow
 
-test-extras: $(VENV)/installed  ## the tests of the runtimes that are extras, which `make test` skips: installs 3 GB
+test-extras: $(VENV)/installed  ## the tests of the runtimes that are extras, which `make test` skips: installs 1.5 GB more
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[npu,qnn]'
 	$(BIN)/python -m pytest -q -n 2 tests/exporters tests/cli/test_cli_export.py
 
