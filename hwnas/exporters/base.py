@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hwnas.errors import UsageError
 from hwnas.exporters.artifact import Artifact
-from hwnas.exporters.parity import Tolerance
+from hwnas.exporters.parity import FLOAT_TOLERANCE, QUANTISED_TOLERANCE, Tolerance
 from hwnas.exporters.profiles import Profile
 from hwnas.registry import Registry
 
@@ -67,8 +67,13 @@ class Exporter(ABC):
     suffix: ClassVar[str]
     requantises: ClassVar[bool] = False
     """It is given float networks only, and chooses steps of its own."""
-    tolerance: ClassVar[Tolerance | None] = None
-    """How far its runtime may be from torch; None for as far as a runtime of exact integers and 32-bit floats."""
+
+    def tolerance(self, quantised: bool) -> Tolerance:
+        """How far its runtime may be from torch, for a network of integers or of floats.
+
+        That of a runtime of exact integers and 32-bit floats; others say why theirs is wider.
+        """
+        return QUANTISED_TOLERANCE if quantised else FLOAT_TOLERANCE
 
     @abstractmethod
     def write(self, network: nn.Module, path: Path, job: ExportJob) -> None:

@@ -82,8 +82,10 @@ class TensorRTExporter(Exporter):
 
     name = "tensorrt"
     suffix = ".engine"
-    # Its float convolutions take TensorFloat-32, of ten bits of mantissa.
-    tolerance = Tolerance(mean=0.25, maximum=64.0)
+
+    def tolerance(self, quantised: bool) -> Tolerance:
+        # Its float convolutions take TensorFloat-32, of ten bits of mantissa.
+        return Tolerance(mean=0.25, maximum=64.0)
 
     def write(self, network: nn.Module, path: Path, job: ExportJob) -> None:
         trt = _tensorrt()

@@ -21,9 +21,7 @@ from hwnas.exporters.artifact import ArtifactUpscaler
 from hwnas.exporters.base import Exporter, ExportJob, ExportOptions
 from hwnas.exporters.deploy import Deployable, float_twin
 from hwnas.exporters.parity import (
-    FLOAT_TOLERANCE,
     HALF_TOLERANCE,
-    QUANTISED_TOLERANCE,
     REQUANTISED_TOLERANCE,
     ParityReport,
     check_parity,
@@ -153,7 +151,7 @@ def export_verified(
         "hwnas": __version__,
     }
     exporter.write(deployable.network, path, ExportJob(samples, metadata, profile, options))
-    tolerance = exporter.tolerance or (QUANTISED_TOLERANCE if architecture.is_quantised else FLOAT_TOLERANCE)
+    tolerance = exporter.tolerance(architecture.is_quantised)
     if options.half or options.requantise:
         tolerance = HALF_TOLERANCE if options.half else REQUANTISED_TOLERANCE
     try:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hwnas.errors import HwnasError, UsageError
 from hwnas.exporters.artifact import ArtifactUpscaler
 from hwnas.exporters.base import Exporter, ExportJob, ExportOptions
-from hwnas.exporters.parity import FLOAT_TOLERANCE, QUANTISED_TOLERANCE, REQUANTISED_TOLERANCE, check_parity
+from hwnas.exporters.parity import REQUANTISED_TOLERANCE, check_parity
 from hwnas.exporters.profiles import PROFILES
 from hwnas.operators.layers import FloatLayers
 from hwnas.quantization.brevitas_layers import build_quantised, calibrate
@@ -74,7 +74,7 @@ class ExporterContract:
             network, options, tolerance = self.network(32), self.options(requantise=True), REQUANTISED_TOLERANCE
         else:
             network, options = self.network(bits), self.options()
-            tolerance = self.exporter.tolerance or (FLOAT_TOLERANCE if bits == 32 else QUANTISED_TOLERANCE)
+            tolerance = self.exporter.tolerance(quantised=bits < 32)
         path = self.write(network, tmp_path / f"network{self.exporter.suffix}", options)
         assert check_parity(network, self.exporter.open(path), self.images(), tolerance).passed
 
