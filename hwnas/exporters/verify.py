@@ -158,7 +158,8 @@ def export_verified(
         artifact = exporter.open(path)
         return ArtifactUpscaler(artifact), check_parity(deployable.network, artifact, crops, tolerance)
     except HwnasError:
-        path.unlink(missing_ok=True)
+        for written in exporter.files(path):
+            written.unlink(missing_ok=True)
         raise
 
 

@@ -10,6 +10,9 @@ import onnx
 import pytest
 from PIL import Image
 
+from hwnas.exporters.openvino import OpenVinoExporter
+from hwnas.exporters.parity import Tolerance
+
 FAILURE, USAGE = 1, 2
 
 
@@ -106,6 +109,16 @@ def test_an_openvino_file_is_verified_in_openvino(hwnas: Any, espcn: Any, tmp_pa
     assert answer.json["runtime"].startswith("OpenVINO 20")
     assert {path.name for path in tmp_path.iterdir()} == {"model.xml", "model.bin", "model.xml.json"}
     assert answer.json["size_bytes"] == sum((tmp_path / name).stat().st_size for name in ("model.xml", "model.bin"))
+
+
+def test_nothing_is_left_of_an_openvino_file_that_computes_something_else(
+    hwnas: Any, espcn: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
+    monkeypatch.setattr(OpenVinoExporter, "tolerance", lambda self, quantised: Tolerance(mean=-1, maximum=-1))
+    answer = hwnas("export", espcn.path, "--target", "openvino-cpu", "-o", tmp_path / "model.xml")
+    assert "does not compute what the network computes" in answer.only_error(FAILURE)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
