@@ -139,17 +139,18 @@ def export(config: RunConfig, run: RunDirectory, data: TrainingData, request: Ex
     options = replace(request.options, half=chosen == "fp16", accelerator=target.accelerator)
     precision = "fp32" if chosen == "fp16" else chosen
     deployable = make_deployable(record, network, precision, data, config.train.crop, profile)  # type: ignore[arg-type]
+    trained = deployable
     if exporter.requantises and deployable.record.architecture.is_quantised:
         deployable = replace(
             float_twin(deployable.record, deployable.network),
-            how="quantised to 8 bits as it was written: the steps learned in training cannot be handed over",
+            how="quantised to 8 bits as it was written: the quantisers of training cannot be handed over",
         )
         options = replace(options, requantise=True)
     scale = record.architecture.scale
     held_out = verify.held_out_pairs(data.validation, scale)
+    pairs = held_out if request.benchmark is None else list(load_pairs(request.benchmark, scale))
     samples, crops = verify.calibration_crops(data.train, options.size), verify.parity_crops(held_out, options.size)
     artifact, parity = verify.export_verified(deployable, request.path, exporter, profile, options, samples, crops)
-    pairs = held_out if request.benchmark is None else list(load_pairs(request.benchmark, scale))
     report = verify.ExportReport(
         path=request.path,
         format=exporter.name,
@@ -160,7 +161,7 @@ def export(config: RunConfig, run: RunDirectory, data: TrainingData, request: Ex
         size_bytes=sum(path.stat().st_size for path in exporter.files(request.path)),
         runtime=artifact.artifact.runtime,
         parity=parity,
-        scores=verify.score(deployable, artifact, pairs),
+        scores=verify.score(trained, artifact, pairs),
     )
     verify.save_report(report)
     return report

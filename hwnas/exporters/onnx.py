@@ -121,8 +121,10 @@ def export_onnx(
                 torch.onnx.export(network, (sample,), str(temporary), **arguments)
         graph_model = ir.load(temporary)
         adapt(graph_model, profile or PROFILES["onnxruntime-cpu"])
+        if options.half:
+            graph_model = _halved(graph_model)
         _apply(graph_model, options, int(metadata.get("scale", 1)))
-        model = _halved(ir.to_proto(graph_model)) if options.half else ir.to_proto(graph_model)
+        model = ir.to_proto(graph_model)
         onnx.helper.set_model_props(model, dict(metadata))
         onnx.checker.check_model(model, full_check=True)
         onnx.save(model, temporary)
@@ -144,17 +146,16 @@ def _apply(model: ir.Model, options: ExportOptions, scale: int) -> None:
     shorten_names(model.graph)
 
 
-def _halved(model: onnx.ModelProto) -> onnx.ModelProto:
+def _halved(model: ir.Model) -> ir.Model:
     """The network in 16-bit floats; what goes in and comes out stays as it is."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on weights too small for sixteen bits
         from onnxruntime.transformers.float16 import convert_float_to_float16
 
-        halved = ir.from_proto(convert_float_to_float16(model, keep_io_types=True))
+        halved: ir.Model = ir.from_proto(convert_float_to_float16(ir.to_proto(model), keep_io_types=True))
     # It appends its casts.
     halved.graph.sort()
-    sorted_model: onnx.ModelProto = ir.to_proto(halved)
-    return sorted_model
+    return halved
 
 
 class OnnxExporter(Exporter):

@@ -12,6 +12,7 @@ from torch import nn
 
 from hwnas.exporters.base import ExportOptions
 from hwnas.exporters.onnx import export_onnx, summarise
+from hwnas.exporters.parity import FLOAT_TOLERANCE, check_parity
 from hwnas.exporters.profiles import PROFILES
 from hwnas.exporters.runtime import OnnxArtifact
 from hwnas.operators.layers import FloatLayers
@@ -93,6 +94,22 @@ def test_a_half_takes_half_the_space_and_a_thousandth_of_the_range(tmp_path: Pat
     assert 0 < np.abs(half - single).max() < 1e-3
     sizes = [summarise(tmp_path / f"{name}.onnx").size_bytes for name in ("half", "single")]
     assert sizes[0] < 0.6 * sizes[1]
+
+
+def test_bytes_and_halves_go_together(tmp_path: Path) -> None:
+    network = _network(32)
+    floats = _written(network, tmp_path / "floats.onnx").run(IMAGE)
+    found = _written(network, tmp_path / "bytes.onnx", half=True, takes_bytes=True).run(BYTES)
+    assert np.abs(found - floats.clip(0, 1) * 255).max() < 1.5
+
+
+def test_bytes_of_a_float_network_pass_though_some_round_the_other_way(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    network = named_architecture("espcn", 2, 32, True).build(FloatLayers()).eval()
+    artifact = _written(network, tmp_path / "bytes.onnx", takes_bytes=True)
+    crops = [torch.randint(0, 256, (1, 3, side, side)) / 255 for side in (48, 64, 80)]
+    report = check_parity(network, artifact, crops, FLOAT_TOLERANCE)
+    assert report.maximum <= 1 and report.mean < 1e-4
 
 
 @pytest.mark.parametrize("profile", ["onnxruntime-cpu", "tensorrt", "qnn"])
