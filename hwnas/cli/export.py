@@ -17,7 +17,8 @@ def export(
     int8: Annotated[bool, options.flag("--int8", "Every convolution in 8-bit integers.")] = False,
     mixed: Annotated[bool, options.flag("--mixed", "Each layer at the bits it was trained at.")] = False,
     target: Annotated[
-        str | None, typer.Option("--target", help="Device the file is for.", show_default="the run's")
+        str | None,
+        typer.Option("--target", help=f"Device the file is for: {options.TARGETS}.", show_default="the run's"),
     ] = None,
     format: Annotated[
         str | None,

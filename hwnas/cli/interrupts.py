@@ -1,7 +1,8 @@
 """Ctrl-C, whenever it comes.
 
-Modules written in C swallow the exception while they are imported, or turn it into an error of their own. So it is
-noted besides, and raised again where the command next tells of its progress.
+Modules written in C swallow the exception while they are imported, turn it into an error of their own, or abort. So it
+is noted, raised at once only where nothing is being imported, and raised again where the command next tells of its
+progress.
 """
 
 from __future__ import annotations
@@ -18,6 +19,11 @@ _noted = False
 def _note(number: int, frame: FrameType | None) -> None:
     global _noted
     _noted = True
+    caller: FrameType | None = frame
+    while caller is not None:
+        if caller.f_code.co_filename.startswith("<frozen importlib"):
+            return
+        caller = caller.f_back
     raise KeyboardInterrupt
 
 

@@ -19,13 +19,13 @@ def flag(name: str, help: str) -> Any:
     return typer.Option(name, help=help, metavar="")
 
 
-_TARGETS = "android, cpu, ethos-u65, ethos-u85, jetson, openvino-cpu, snapdragon"
+TARGETS = "android, cpu, ethos-u65, ethos-u85, jetson, openvino-cpu, snapdragon"
 Target = Annotated[
-    str | None, typer.Option("--target", help=f"Device the network is for: {_TARGETS}.", show_default="cpu")
+    str | None, typer.Option("--target", help=f"Device the network is for: {TARGETS}.", show_default="cpu")
 ]
 For = Annotated[
     str | None,
-    typer.Option("--for", help=f"Device whose integers it is trained with: {_TARGETS}.", show_default="cpu"),
+    typer.Option("--for", help=f"Device whose integers it is trained with: {TARGETS}.", show_default="cpu"),
 ]
 Budget = Annotated[
     list[str] | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import signal
 import subprocess
 import sys
@@ -332,3 +333,21 @@ def test_a_finished_run_stays_as_it_is_however_often_it_is_resumed(hwnas: Any, r
     trained = hwnas("train", run, "--resume", "--json")
     assert trained.code == 0, trained.err
     assert _files(run, results) == before
+
+
+@pytest.mark.usefixtures("listens")
+def test_ctrl_c_during_an_import_waits_for_its_end(
+    hwnas: Any, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Code in C++ that an import runs may abort the process at an exception."""
+    (tmp_path / "pressed.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\nloaded = True\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    seen = []
+
+    def importing(folder: Path) -> list[Path]:
+        seen.append(importlib.import_module("pressed").loaded)
+        return find_images(folder)
+
+    monkeypatch.setattr("hwnas.data.images.find_images", importing)
+    answer = hwnas("upscale", "bicubic", photographs, tmp_path / "out")
+    assert (answer.code, answer.err, seen) == (130, "error: interrupted\n", [True])
