@@ -23,12 +23,6 @@ class TestOnnxForTensorRT(ExporterContract):
     profile = "tensorrt"
 
 
-class TestOnnxOfOneSize(ExporterContract):
-    exporter: ClassVar[Exporter] = EXPORTERS["onnx"]
-    profile = "qnn"
-    any_size = False
-
-
 class TestOpenVino(ExporterContract):
     exporter: ClassVar[Exporter] = EXPORTERS["openvino"]
     profile = "openvino"
