@@ -14,7 +14,6 @@ from hwnas.errors import HwnasError, UsageError
 from hwnas.exporters.artifact import Artifact
 from hwnas.exporters.base import EXPORTERS, Exporter, ExportJob
 from hwnas.exporters.onnx import write_onnx
-from hwnas.exporters.parity import Tolerance
 from hwnas.files import atomic_path
 
 _SECTION = "hwnas"
@@ -75,11 +74,6 @@ class OpenVinoExporter(Exporter):
 
     name = "openvino"
     suffix = ".xml"
-
-    def tolerance(self, quantised: bool) -> Tolerance:
-        # Between layers of integers it rounds its own way, whatever the form of the graph: 0.18 grey levels in the mean
-        # for the demo's network of 4 and 8 bits, where ONNX Runtime is 0.002 off.
-        return Tolerance(mean=0.25, maximum=64.0) if quantised else super().tolerance(quantised)
 
     def write(self, network: nn.Module, path: Path, job: ExportJob) -> None:
         openvino = _openvino()

@@ -104,7 +104,7 @@ def test_every_graph_computes_what_the_network_does(tmp_path: Path, kind: str, p
 
 
 @pytest.mark.parametrize("bits", range(2, 9))
-@pytest.mark.parametrize("profile", ["onnxruntime-cpu", "tensorrt"])
+@pytest.mark.parametrize("profile", PROFILE_NAMES)
 def test_every_width_makes_the_round_trip(tmp_path: Path, bits: int, profile: str) -> None:
     network = _network(_architecture("quantnas", (bits,)), PROFILES[profile].placement)
     path = _export(network, tmp_path / "network.onnx", profile)
