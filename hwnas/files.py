@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,38 @@ def atomic_path(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_files(path: Path) -> Iterator[Path]:
+    """A path of the same name in a temporary folder: for several files, or one to be tried before it counts.
+
+    All that the block leaves in that folder takes its place beside ``path`` when it ends without an error, ``path``
+    itself last. Errors that name the temporary path are told of ``path``.
+
+    Raises:
+        HwnasError: if the folder cannot be written or the disk is full; all is then as it was.
+    """
+    if path.is_dir():
+        raise HwnasError(f"cannot write {path}: Is a directory; choose another name")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.stem}-"))
+    except OSError as error:
+        raise HwnasError(f"cannot write {path}: {error.strerror}; choose another folder") from error
+    temporary = folder / path.name
+    try:
+        yield temporary
+        for written in sorted(folder.iterdir(), key=lambda file: file == temporary):
+            written.replace(path.parent / written.name)
+    except OSError as error:
+        raise HwnasError(
+            f"cannot write {path}: {error.strerror or error}; free some space or choose another folder"
+        ) from error
+    except HwnasError as error:
+        raise type(error)(str(error).replace(str(temporary), str(path))) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

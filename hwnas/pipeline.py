@@ -18,7 +18,7 @@ from hwnas.exporters.artifact import ArtifactUpscaler
 from hwnas.exporters.base import ExportOptions
 from hwnas.exporters.profiles import PROFILES
 from hwnas.exporters.verify import ExportReport
-from hwnas.files import write_text
+from hwnas.files import atomic_files, write_text
 from hwnas.progress import Progress, Task
 from hwnas.run_directory import RunDirectory
 from hwnas.searches import SEARCHES, SearchTask
@@ -150,20 +150,22 @@ def export(config: RunConfig, run: RunDirectory, data: TrainingData, request: Ex
     held_out = verify.held_out_pairs(data.validation, scale)
     pairs = held_out if request.benchmark is None else list(load_pairs(request.benchmark, scale))
     samples, crops = verify.calibration_crops(data.train, options.size), verify.parity_crops(held_out, options.size)
-    artifact, parity = verify.export_verified(deployable, request.path, exporter, profile, options, samples, crops)
-    report = verify.ExportReport(
-        path=request.path,
-        format=exporter.name,
-        target=target.name,
-        profile=target.profile,
-        how=deployable.how,
-        notes=(*exporter.notes(request.path), *_widened(deployable.record.architecture, target)),
-        size_bytes=sum(path.stat().st_size for path in exporter.files(request.path)),
-        runtime=artifact.artifact.runtime,
-        parity=parity,
-        scores=verify.score(trained, artifact, pairs),
-    )
-    verify.save_report(report)
+    # A file that fails, or is interrupted, before it is verified takes nobody's place.
+    with atomic_files(request.path) as path:
+        artifact, parity = verify.export_verified(deployable, path, exporter, profile, options, samples, crops)
+        report = verify.ExportReport(
+            path=request.path,
+            format=exporter.name,
+            target=target.name,
+            profile=target.profile,
+            how=deployable.how,
+            notes=(*exporter.notes(path), *_widened(deployable.record.architecture, target)),
+            size_bytes=sum(file.stat().st_size for file in exporter.files(path)),
+            runtime=artifact.artifact.runtime,
+            parity=parity,
+            scores=verify.score(trained, artifact, pairs),
+        )
+        verify.save_report(report, path)
     return report
 
 

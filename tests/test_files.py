@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hwnas.errors import HwnasError
-from hwnas.files import atomic_path, write_text
+from hwnas.errors import HwnasError, UsageError
+from hwnas.files import atomic_files, atomic_path, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -44,6 +44,43 @@ def test_an_error_in_the_block_keeps_the_old_file_and_leaves_no_temporary_one(
         raise error
     assert path.read_text() == "old"
     assert names(tmp_path) == ["a.txt"]
+
+
+def test_several_files_take_their_places_together(tmp_path: Path) -> None:
+    path = tmp_path / "some" / "model.xml"
+    with atomic_files(path) as temporary:
+        assert temporary.name == "model.xml"
+        temporary.write_text("graph")
+        temporary.with_suffix(".bin").write_text("weights")
+        assert not path.exists()
+    assert names(path.parent) == ["model.bin", "model.xml"]
+    assert path.read_text() == "graph"
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, HwnasError, OSError])
+def test_an_error_among_several_files_keeps_all_the_old_ones(error: type[BaseException], tmp_path: Path) -> None:
+    path = tmp_path / "model.xml"
+    for old in (path, path.with_suffix(".bin")):
+        old.write_text("old")
+    expected = HwnasError if error is OSError else error
+    with pytest.raises(expected), atomic_files(path) as temporary:
+        temporary.write_text("new")
+        temporary.with_suffix(".bin").write_text("new")
+        raise error
+    assert names(tmp_path) == ["model.bin", "model.xml"]
+    assert {file.read_text() for file in tmp_path.iterdir()} == {"old"}
+
+
+def test_errors_of_several_files_name_the_place_that_was_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "model.xml"
+    with pytest.raises(UsageError, match=f"^{path} is damaged$"), atomic_files(path) as temporary:
+        raise UsageError(f"{temporary} is damaged")
+    path.mkdir()
+    with pytest.raises(HwnasError, match="cannot write .*Is a directory"), atomic_files(path):
+        pytest.fail("the block was entered")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HwnasError, match="cannot write .*choose another folder"), atomic_files(tmp_path / "file" / "m"):
+        pytest.fail("the block was entered")
 
 
 def test_a_new_file_has_the_permissions_of_any_other(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from hwnas import __version__
 from hwnas.data.crops import ImagePairs
 from hwnas.data.degradation import crop_to_multiple, downscale
 from hwnas.data.images import ImageArray
-from hwnas.errors import HwnasError
 from hwnas.evaluation import evaluate_pairs
 from hwnas.exporters.artifact import ArtifactUpscaler
 from hwnas.exporters.base import Exporter, ExportJob, ExportOptions
@@ -127,7 +126,7 @@ def export_verified(
     samples: Sequence[Tensor],
     crops: Sequence[Tensor],
 ) -> tuple[ArtifactUpscaler, ParityReport]:
-    """Write the file and hold it against the network; a file that does not pass is removed.
+    """Write the file and hold it against the network.
 
     Args:
         deployable: what to write.
@@ -154,13 +153,8 @@ def export_verified(
     tolerance = exporter.tolerance(architecture.is_quantised)
     if options.half or options.requantise:
         tolerance = HALF_TOLERANCE if options.half else REQUANTISED_TOLERANCE
-    try:
-        artifact = exporter.open(path)
-        return ArtifactUpscaler(artifact), check_parity(deployable.network, artifact, crops, tolerance)
-    except HwnasError:
-        for written in exporter.files(path):
-            written.unlink(missing_ok=True)
-        raise
+    artifact = exporter.open(path)
+    return ArtifactUpscaler(artifact), check_parity(deployable.network, artifact, crops, tolerance)
 
 
 def score(deployable: Deployable, artifact: ArtifactUpscaler, pairs: Sequence[Pair]) -> Scores:
@@ -180,8 +174,6 @@ def score(deployable: Deployable, artifact: ArtifactUpscaler, pairs: Sequence[Pa
     )
 
 
-def save_report(report: ExportReport) -> Path:
-    """Write the report beside the file, as ``FILE.json``."""
-    path = report.path.with_name(f"{report.path.name}.json")
-    write_text(path, json.dumps(report.as_json(), indent=2) + "\n")
-    return path
+def save_report(report: ExportReport, path: Path) -> None:
+    """Write the report beside the file at ``path``, as ``FILE.json``."""
+    write_text(path.with_name(f"{path.name}.json"), json.dumps(report.as_json(), indent=2) + "\n")

@@ -45,13 +45,18 @@ class _FakeQuantise(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:  # type: ignore[override]
         x, step = ctx.saved_tensors
         ratio = x / step
-        inside = (ratio > ctx.low) & (ratio < ctx.high)
-        grad_x = grad * inside if ctx.needs_input_grad[0] else None
+
+        def inside(values: Tensor) -> Tensor:
+            """The values where the ratio is inside the range, and zero elsewhere; in one pass, without a mask."""
+            kept: Tensor = torch.ops.aten.hardtanh_backward(values, ratio, ctx.low, ctx.high)
+            return kept
+
+        grad_x = inside(grad) if ctx.needs_input_grad[0] else None
         grad_step = None
         if ctx.needs_input_grad[1]:
             # Equation 3: the clamp turns the rounded ratio into a bound wherever the ratio is outside.
-            slope = ratio.round().clamp_(ctx.low, ctx.high).sub_(ratio * inside)
-            grad_step = (grad * slope).sum_to_size(step.shape) * ctx.gradient_scale
+            slope = ratio.round().clamp_(ctx.low, ctx.high).sub_(inside(ratio))
+            grad_step = slope.mul_(grad).sum_to_size(step.shape) * ctx.gradient_scale
         return grad_x, grad_step, None, None, None
 
 

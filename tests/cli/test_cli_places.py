@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 BUDGET = ("--budget", "50MBitOps")
-FAILURE, USAGE = 1, 2
+FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 
 
 def test_a_folder_of_other_files_is_left_alone(hwnas: Any, tiny: tuple[str, ...], out: Path) -> None:
@@ -58,16 +58,29 @@ def test_an_export_that_cannot_be_written_is_named(hwnas: Any, finished: Any, tm
     assert "cannot write" in answer.only_error(FAILURE)
 
 
-def test_a_model_that_computes_something_else_is_refused_and_removed(
-    hwnas: Any, espcn: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("earlier", [{}, {"model.onnx": "good", "model.onnx.json": "its report"}])
+def test_an_export_that_is_refused_or_interrupted_leaves_what_was_there(
+    hwnas: Any, espcn: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier: dict[str, str]
 ) -> None:
+    from hwnas.exporters import verify
     from hwnas.exporters.onnx import OnnxExporter
     from hwnas.exporters.parity import Tolerance
 
-    monkeypatch.setattr(OnnxExporter, "tolerance", lambda self, quantised: Tolerance(mean=-1, maximum=-1))
-    answer = hwnas("export", espcn.path, "--mixed", "-o", tmp_path / "model.onnx")
-    assert "does not compute what the network computes" in answer.only_error(FAILURE)
-    assert list(tmp_path.iterdir()) == []
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    for name, text in earlier.items():
+        (tmp_path / name).write_text(text)
+    path = tmp_path / "model.onnx"
+    with monkeypatch.context() as patch:
+        patch.setattr(OnnxExporter, "tolerance", lambda self, quantised: Tolerance(mean=-1, maximum=-1))
+        message = hwnas("export", espcn.path, "--mixed", "-o", path).only_error(FAILURE)
+    assert f"error: {path} does not compute what the network computes" in message
+    for stage in ("check_parity", "score"):
+        with monkeypatch.context() as patch:
+            patch.setattr(verify, stage, interrupt)
+            assert hwnas("export", espcn.path, "--mixed", "-o", path).code == INTERRUPTED
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == earlier
 
 
 @pytest.fixture
