@@ -21,7 +21,7 @@ from pydantic import (
 )
 from torch import nn
 
-from hwnas.errors import HwnasError
+from hwnas.errors import HwnasError, first_line
 from hwnas.files import write_text
 from hwnas.networks import Slot, Wiring, parse_wiring
 from hwnas.operators import LayerFactory, OperatorSpec, build_operator
@@ -171,7 +171,7 @@ def parse_architecture(text: str | bytes, source: str) -> Architecture:
             with torch.device("meta"):
                 build_operator(spec, FloatLayers())
         except (ValueError, RuntimeError) as error:
-            raise HwnasError(f"{source}: operators.{layer}: {str(error).splitlines()[0]}") from error
+            raise HwnasError(f"{source}: operators.{layer}: {first_line(error)}") from error
     return architecture
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import save as to_safetensors
 from torch import nn
 
 from hwnas.architecture import Architecture, first_problem, load_architecture
-from hwnas.errors import HwnasError
+from hwnas.errors import HwnasError, first_line
 from hwnas.files import atomic_path
 from hwnas.networks.adadm import freeze_normalisation
 from hwnas.operators.layers import FloatLayers
@@ -86,7 +86,7 @@ def load_network(path: Path) -> tuple[NetworkRecord, nn.Module]:
     except ValidationError as error:
         raise HwnasError(f"{path}: {first_problem(error)}") from error
     except (SafetensorError, OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise HwnasError(f"{path} is damaged ({reason}); train again, or restore a copy") from error
     return record, network.eval()
 

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, ValidationInfo, field_validator
 
 from hwnas.architecture import first_problem
-from hwnas.errors import HwnasError, UsageError
+from hwnas.errors import HwnasError, UsageError, first_line
 from hwnas.files import write_text
 from hwnas.searches import SEARCHES
 from hwnas.spaces.space import SpaceOptions
@@ -93,7 +93,7 @@ def _mapping(text: str, source: str) -> dict[str, Any]:
     try:
         data = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 2020-13-45, 0x_
-        raise HwnasError(f"{source} is not YAML: {str(error).splitlines()[0]}") from error
+        raise HwnasError(f"{source} is not YAML: {first_line(error)}") from error
     if not isinstance(data, dict):
         raise HwnasError(f"{source} holds no settings; expected lines such as 'seed: 1'")
     return data

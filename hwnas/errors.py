@@ -12,6 +12,20 @@ class HwnasError(Exception):
     exit_code = 1
 
 
+def first_line(error: BaseException) -> str:
+    """What another library's exception says, for use within a message of one line."""
+    return _lines(error)[0]
+
+
+def last_line(error: BaseException) -> str:
+    """The same of one that says where it happened before it says what."""
+    return _lines(error)[-1]
+
+
+def _lines(error: BaseException) -> list[str]:
+    return (str(error).strip() or type(error).__name__).splitlines()
+
+
 class UsageError(HwnasError):
     """The command was asked for something that does not exist or cannot be: change the command."""
 

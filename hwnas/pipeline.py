@@ -10,12 +10,12 @@ from hwnas.budget import Budget, parse_budgets, parse_size
 from hwnas.checkpoints import load_run_network, load_state
 from hwnas.config import RunConfig
 from hwnas.data.sources import TrainingData, load_training_data
-from hwnas.devices.target import Target, load_target
-from hwnas.errors import HwnasError
+from hwnas.devices.target import Target, load_target, target_names
+from hwnas.errors import HwnasError, UsageError
 from hwnas.evaluation import Evaluation, evaluate_pairs, load_pairs
 from hwnas.exporters import EXPORTERS
 from hwnas.exporters.artifact import ArtifactUpscaler
-from hwnas.exporters.base import ExportOptions
+from hwnas.exporters.base import Exporter, ExportOptions
 from hwnas.exporters.profiles import PROFILES
 from hwnas.exporters.verify import ExportReport
 from hwnas.files import atomic_files, write_text
@@ -133,7 +133,7 @@ def export(config: RunConfig, run: RunDirectory, data: TrainingData, request: Ex
     from hwnas.exporters.deploy import float_twin, make_deployable
 
     target = load_target(config.target)
-    exporter, profile = EXPORTERS[request.format or target.artifact], PROFILES[target.profile]
+    exporter, profile = _exporter(target, request.format), PROFILES[target.profile]
     record, network = load_run_network(run)
     chosen = request.precision or ("mixed" if record.architecture.is_quantised else "fp32")
     options = replace(request.options, half=chosen == "fp16", accelerator=target.accelerator)
@@ -167,6 +167,18 @@ def export(config: RunConfig, run: RunDirectory, data: TrainingData, request: Ex
         )
         verify.save_report(report, path)
     return report
+
+
+def _exporter(target: Target, format_name: str | None) -> Exporter:
+    """The exporter of a format that is for the target, or for no target in particular."""
+    exporter = EXPORTERS[format_name or target.artifact]
+    others = [name for name in target_names() if load_target(name).artifact == exporter.name]
+    # ONNX is what most tools start from.
+    if exporter.name != "onnx" and others and target.name not in others:
+        raise UsageError(
+            f"{target.name} runs {target.artifact} files; {exporter.name} files are for --target {' or '.join(others)}"
+        )
+    return exporter
 
 
 def _widened(architecture: Architecture, target: Target) -> list[str]:

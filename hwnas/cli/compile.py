@@ -33,8 +33,9 @@ def compile(
     from hwnas.devices.target import load_target
     from hwnas.exporters.vela import compile_tflite
 
-    path = output or model.with_name(f"{model.stem}-{target}.tflite")
-    found = compile_tflite(model, load_target(target), path)
+    chosen = load_target(target)
+    path = output or model.with_name(f"{model.stem}-{chosen.name}.tflite")
+    found = compile_tflite(model, chosen, path)
     if json:
         import json as encoder
 

@@ -64,6 +64,7 @@ def export(
     from hwnas.devices.target import load_target
     from hwnas.errors import UsageError
     from hwnas.exporters import EXPORTERS, ExportOptions
+    from hwnas.exporters.base import exporter_of
     from hwnas.run_directory import RunDirectory
 
     precisions = {"fp32": fp32, "fp16": fp16, "int8": int8, "mixed": mixed}
@@ -79,8 +80,10 @@ def export(
     chosen = format or load_target(settings.target).artifact
     exporter = EXPORTERS[chosen]
     path = output or directory.path / f"model{exporter.suffix}"
-    if not path.name.endswith(exporter.suffix):
-        raise UsageError(f"{path}: the name of a file of format {chosen} must end in {exporter.suffix}")
+    # What is opened later is told by its name.
+    if not path.name.endswith(exporter.suffix) or exporter_of(path) is not exporter:
+        other = "; for the graph instead, add --format onnx" if path.suffix == ".onnx" and chosen != "onnx" else ""
+        raise UsageError(f"{path}: the name of a file of format {chosen} must end in {exporter.suffix}{other}")
     request = pipeline.ExportRequest(
         path=path,
         format=chosen,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,14 @@ from numpy.typing import NDArray
 from hwnas.errors import HwnasError
 from hwnas.tiling import upscale_in_windows
 
-_PROBE_SIDE = 8
+_PROBE_SIDE = 16
+"""The least that engines of TensorRT are built for."""
+
+_MOST_PIXELS = 2**26
+"""Of the images that a file may state to take: 8192x8192."""
+
+WHOLE_IMAGE = "whole image"
+"""The property ``overlap`` of a network that looks at all of its input, so that there can be no tiles."""
 
 UNKNOWN_REACH = 64
 """Context for tiles of a file that does not say how far its network looks, in low-resolution pixels."""
@@ -57,6 +65,11 @@ class ArtifactUpscaler:
     def __init__(self, artifact: Artifact) -> None:
         self.artifact = artifact
         self.path = artifact.path
+        stated = [side for side in artifact.size if side is not None]
+        if any(side < 1 for side in stated) or math.prod(stated) > _MOST_PIXELS:
+            raise HwnasError(
+                f"{self.path} takes images of {'x'.join(map(str, stated))}, which are none; export it again"
+            )
         self.scale = self._find_scale()
         self.overlap = self._find_overlap()
 

@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from hwnas.errors import HwnasError, UsageError
-from hwnas.exporters.graph.values import producer, stored
+from hwnas.errors import HwnasError, UsageError, first_line
+from hwnas.exporters.graph.values import producer
 from hwnas.exporters.profiles import Profile
 
 TENSOR_CORE_CHANNELS = 32
@@ -44,20 +44,62 @@ def check_model(path: Path, profile: Profile) -> list[Finding]:
 
     Raises:
         UsageError: if there is no such file.
-        HwnasError: if it is not ONNX, or is damaged.
+        HwnasError: if it is not ONNX, is damaged, or holds no super-resolution network.
     """
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}; check the path")
     try:
         model = onnx.load(path, load_external_data=False)
+        # Following the paths that a file names would be up to the file.
+        if any(map(onnx.external_data_helper.uses_external_data, model.graph.initializer)):
+            raise HwnasError(f"{path} keeps its weights in another file; export the network again, into one")
         onnx.checker.check_model(model)
         graph = ir.from_proto(model).graph
-    except FileNotFoundError as error:
-        raise UsageError(f"there is no file {path}; check the path") from error
+    except HwnasError:
+        raise
     # Protobuf, the checker and the reader each have exceptions of their own.
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise HwnasError(f"{path} is not an ONNX file, or is damaged ({reason}); export the network again") from error
+        raise HwnasError(
+            f"{path} is not an ONNX file, or is damaged ({first_line(error)}); what is checked are graphs, which "
+            "`hwnas export --format onnx` writes"
+        ) from error
+    _require_network(path, graph)
+    return _findings(graph, profile)
+
+
+def _findings(graph: ir.Graph, profile: Profile) -> list[Finding]:
     findings = [finding for rule in RULES[profile.rules] for finding in rule(graph)]
     return sorted(findings, key=lambda finding: (finding.level != "error", finding.rule))
+
+
+def require_rules(graph: ir.Graph, profile: Profile) -> None:
+    """Refuse a graph that breaks a rule of the runtime.
+
+    Raises:
+        HwnasError: with the first node that does.
+    """
+    for finding in _findings(graph, profile):
+        if finding.level == "error":
+            raise HwnasError(f"{profile.description} would refuse {finding.node}: {finding.message}")
+
+
+def _require_network(path: Path, graph: ir.Graph) -> None:
+    if any(node.op_type == "EPContext" for node in graph):
+        raise HwnasError(f"{path} is compiled; what is checked are graphs, which `hwnas export --format onnx` writes")
+    inputs = [value for value in graph.inputs if not value.is_initializer()]
+    shape = inputs[0].shape if len(inputs) == len(graph.outputs) == 1 else None
+    # A dimension that is left open is no number.
+    if shape is None or len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != 3):
+        found = "; ".join(f"{value.name} {value.shape}" for value in inputs) or "none"
+        raise HwnasError(
+            f"{path} does not upscale RGB images: its inputs are {found}, expected one [1, 3, height, width]"
+        )
+
+
+def _constant(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """The tensor of an initialiser or of a Constant node; None for whatever is computed."""
+    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
+    return None if isinstance(tensor, ir.ExternalTensor) else tensor
 
 
 def _nodes(graph: ir.Graph, *operations: str) -> Iterator[ir.Node]:
@@ -79,7 +121,7 @@ def _advice(rule: str, node: ir.Node, message: str) -> Finding:
 def constant_scales(graph: ir.Graph) -> Iterator[Finding]:
     """Steps are constants, positive and finite."""
     for node in _nodes(graph, "QuantizeLinear", "DequantizeLinear"):
-        if (step := stored(node.inputs[1])) is None:
+        if (step := _constant(node.inputs[1])) is None:
             yield _error("constant-scales", node, "its scale is computed; write it as an initialiser")
         elif not (np.isfinite(step.numpy()) & (step.numpy() > 0)).all():
             yield _error("constant-scales", node, "its scale is not a positive number")
@@ -88,15 +130,39 @@ def constant_scales(graph: ir.Graph) -> Iterator[Finding]:
 def symmetric(graph: ir.Graph) -> Iterator[Finding]:
     """Maps and weights are int8 with a zero point of zero."""
     for node in _nodes(graph, "QuantizeLinear", "DequantizeLinear"):
-        zero = stored(node.inputs[2]) if len(node.inputs) > 2 else None
-        if len(node.inputs) > 2 and node.inputs[2] is not None and zero is None:
+        given = node.inputs[2] if len(node.inputs) > 2 else None
+        zero, integers = _constant(given), _integers(node)
+        if given is not None and zero is None:
             yield _error("symmetric", node, "its zero point is computed; write it as an initialiser")
-        elif zero is None and node.op_type == "QuantizeLinear":
+        elif integers == ir.DataType.UINT8 and given is None:
             yield _error("symmetric", node, "without a zero point it makes uint8; give it one of int8")
-        elif zero is not None and zero.dtype == ir.DataType.UINT8:
-            yield _error("symmetric", node, "it is uint8; TensorRT has int8 only")
+        # Biases, the one use of int32, have a rule of their own.
+        elif integers not in (ir.DataType.INT8, ir.DataType.INT32, None):
+            yield _error(
+                "symmetric", node, f"it is {integers.name.lower()}; TensorRT computes maps and weights in int8"
+            )
         elif zero is not None and zero.numpy().any():
             yield _error("symmetric", node, f"its zero point is {zero.numpy().ravel()[0]}; it has to be 0")
+
+
+def _integers(node: ir.Node) -> ir.DataType | None:
+    """The type that a QuantizeLinear makes or a DequantizeLinear reads; None where the file leaves it open."""
+    if (zero := _constant(node.inputs[2] if len(node.inputs) > 2 else None)) is not None:
+        return zero.dtype
+    if node.op_type == "QuantizeLinear":
+        stated = node.attributes["output_dtype"].as_int() if "output_dtype" in node.attributes else 0
+        return ir.DataType(stated) if stated else ir.DataType.UINT8
+    constant = _constant(node.inputs[0])
+    source = producer(node.inputs[0], "QuantizeLinear")
+    return constant.dtype if constant is not None else _integers(source) if source is not None else None
+
+
+def one_step_for_maps(graph: ir.Graph) -> Iterator[Finding]:
+    """Maps have one step, and weights alone one for each channel."""
+    for node in _nodes(graph, "QuantizeLinear", "DequantizeLinear"):
+        step = _constant(node.inputs[1])
+        if step is not None and step.size > 1 and _constant(node.inputs[0]) is None:
+            yield _error("one-step-for-maps", node, f"it has {step.size} steps for one map; give it one")
 
 
 def adjacent(graph: ir.Graph) -> Iterator[Finding]:
@@ -121,8 +187,9 @@ def weights_per_channel(graph: ir.Graph) -> Iterator[Finding]:
         if source is None:
             continue
         axis = source.attributes["axis"].as_int() if "axis" in source.attributes else 1
-        step = stored(source.inputs[1])
-        if step is not None and step.size > 1 and axis != 0:
+        step, weight = _constant(source.inputs[1]), _constant(source.inputs[0])
+        rank = len(weight.shape) if weight is not None else 4
+        if step is not None and step.size > 1 and axis not in (0, -rank):
             yield _error("weights-per-channel", source, f"its steps are along axis {axis}; they have to be along 0")
 
 
@@ -137,7 +204,7 @@ def tensor_core_widths(graph: ir.Graph) -> Iterator[Finding]:
     """Widths of integer convolutions are multiples of what tensor cores compute at once."""
     for node in _nodes(graph, "Conv"):
         source = producer(node.inputs[1], "DequantizeLinear")
-        weight = stored(source.inputs[0]) if source is not None else None
+        weight = _constant(source.inputs[0]) if source is not None else None
         width = weight.numpy().shape[0] if weight is not None else 0
         if width % TENSOR_CORE_CHANNELS:
             message = f"{width} channels; tensor cores compute {TENSOR_CORE_CHANNELS} at once, the rest is padding"
@@ -148,7 +215,7 @@ def both_operands_quantised(graph: ir.Graph) -> Iterator[Finding]:
     """A convolution of quantised weights reads a quantised map."""
     for node in _nodes(graph, "Conv"):
         if producer(node.inputs[1], "DequantizeLinear") and not producer(node.inputs[0], "DequantizeLinear"):
-            yield _error(
+            yield _advice(
                 "both-operands-quantised", node, "its weights are quantised and its map is not: it computes in float"
             )
 
@@ -167,15 +234,14 @@ def quantised_outputs(graph: ir.Graph) -> Iterator[Finding]:
 def unsigned_maps(graph: ir.Graph) -> Iterator[Finding]:
     """Maps are uint8: ONNX Runtime has no fast sums, and slower convolutions, of int8."""
     for node in _nodes(graph, "QuantizeLinear"):
-        zero = stored(node.inputs[2]) if len(node.inputs) > 2 else None
-        if zero is not None and zero.dtype == ir.DataType.INT8:
+        if _integers(node) == ir.DataType.INT8:
             yield _advice("unsigned-maps", node, "it makes int8; uint8 with a zero point of 128 is faster")
 
 
 def narrow_weights(graph: ir.Graph) -> Iterator[Finding]:
     """Weights have seven bits, so that pairs of products fit into 16 bits."""
     for node in _nodes(graph, "DequantizeLinear"):
-        weight = stored(node.inputs[0])
+        weight = _constant(node.inputs[0])
         if weight is None or weight.dtype != ir.DataType.INT8:
             continue
         values = weight.numpy()
@@ -196,6 +262,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "tensorrt": (
         constant_scales,
         symmetric,
+        one_step_for_maps,
         adjacent,
         weights_per_channel,
         float_biases,
@@ -204,12 +271,20 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "cpu": (
         constant_scales,
+        one_step_for_maps,
         weights_per_channel,
         both_operands_quantised,
         quantised_outputs,
         unsigned_maps,
         narrow_weights,
     ),
-    "qnn": (constant_scales, float_clips, weights_per_channel, both_operands_quantised, static_shapes),
+    "qnn": (
+        constant_scales,
+        one_step_for_maps,
+        float_clips,
+        weights_per_channel,
+        both_operands_quantised,
+        static_shapes,
+    ),
 }
 """Rules by the name that profiles know them under."""

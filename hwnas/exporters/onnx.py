@@ -26,6 +26,7 @@ from hwnas.exporters.base import EXPORTERS, Exporter, ExportJob, ExportOptions
 from hwnas.exporters.graph import adapt
 from hwnas.exporters.graph.options import INT4_OPSET, bytes_in_and_out, fix_size, pack_int4
 from hwnas.exporters.graph.order import shorten_names
+from hwnas.exporters.lint import require_rules
 from hwnas.exporters.profiles import PROFILES, Profile
 from hwnas.exporters.runtime import OnnxArtifact
 from hwnas.files import atomic_path
@@ -85,15 +86,15 @@ def export_onnx(
         options: what is asked for besides; None for images of any size, in float.
 
     Raises:
-        HwnasError: if an activation's step was never started, the profile cannot hold the network's numbers, or the
-            file cannot be written.
+        HwnasError: if an activation's step was never started, the profile cannot hold the network's numbers or what
+            is asked for, or the file cannot be written.
     """
     if steps := uncalibrated(network):
         raise HwnasError(
             f"the quantisers of {len(steps)} layers have seen no images, so their steps are unknown; "
             "train or calibrate the network before it is exported"
         )
-    options = options or ExportOptions()
+    options, profile = options or ExportOptions(), profile or PROFILES["onnxruntime-cpu"]
     # Brevitas attaches export handlers to the layers, and leaves them in export mode when an export fails.
     network = copy.deepcopy(network).eval()
     arguments: dict[str, Any] = {
@@ -120,10 +121,11 @@ def export_onnx(
             else:
                 torch.onnx.export(network, (sample,), str(temporary), **arguments)
         graph_model = ir.load(temporary)
-        adapt(graph_model, profile or PROFILES["onnxruntime-cpu"])
+        adapt(graph_model, profile)
         if options.half:
             graph_model = _halved(graph_model)
         _apply(graph_model, options, int(metadata.get("scale", 1)))
+        require_rules(graph_model.graph, profile)
         model = ir.to_proto(graph_model)
         onnx.helper.set_model_props(model, dict(metadata))
         onnx.checker.check_model(model, full_check=True)

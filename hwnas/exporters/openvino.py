@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from hwnas.errors import HwnasError, UsageError
+from hwnas.errors import HwnasError, UsageError, last_line
 from hwnas.exporters.artifact import Artifact
 from hwnas.exporters.base import EXPORTERS, Exporter, ExportJob
 from hwnas.exporters.onnx import write_onnx
@@ -47,8 +47,7 @@ class OpenVinoArtifact(Artifact):
             sides = [side.get_length() if side.is_static else None for side in port.partial_shape]
         # It raises RuntimeError for whatever is wrong with a file, and ValueError for other numbers of inputs.
         except (RuntimeError, ValueError) as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise HwnasError(f"{path} is not a network of OpenVINO's, or is damaged ({reason})") from error
+            raise HwnasError(f"{path} is not a network of OpenVINO's, or is damaged ({last_line(error)})") from error
         kind = port.element_type.to_string()
         if len(sides) != 4 or sides[1] != 3 or kind not in ("f32", "u8"):
             raise HwnasError(f"{path} does not upscale RGB images: it takes {kind} {port.partial_shape}")
@@ -60,8 +59,7 @@ class OpenVinoArtifact(Artifact):
         try:
             return np.asarray(self._compiled(x)[0])
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise HwnasError(f"{self.path} cannot upscale an input of {list(x.shape)}: {reason}") from error
+            raise HwnasError(f"{self.path} cannot upscale an input of {list(x.shape)}: {last_line(error)}") from error
 
 
 def _properties(model: Any) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ class Tolerance:
 
     mean: float
     maximum: float
-    share: float = float("inf")
+    share: float = math.inf
     """Mean difference as a share of what the network adds to a bicubic enlargement: one that adds little is held to
     little, or its file could compute the bicubic enlargement alone and pass."""
 
@@ -28,7 +29,10 @@ class Tolerance:
 FLOAT_TOLERANCE = Tolerance(mean=0.001, maximum=0.01)
 """Sums in another order, nothing else: trained networks measured 0.00005 and 0.0007."""
 
-HALF_TOLERANCE = Tolerance(mean=0.1, maximum=2.0)
+HALF_SHARE = 0.5
+"""Of what the network adds to bicubic enlargement, for runtimes of another arithmetic: adding nothing is off by 1."""
+
+HALF_TOLERANCE = Tolerance(mean=0.1, maximum=2.0, share=HALF_SHARE)
 """Sixteen bits have eleven of mantissa: an eighth of a grey level next to white."""
 
 QUANTISED_TOLERANCE = Tolerance(mean=0.25, maximum=64.0, share=0.02)
@@ -38,8 +42,7 @@ nonsense. A mean of 0.25 is what the rounding of the output to bytes costs anywa
 2, 4, 8 and mixed bits measured at most 0.04 and 21 with AdaDM (whose deviation is such a sum), 0.002 and 4
 without."""
 
-
-REQUANTISED_TOLERANCE = Tolerance(mean=2.0, maximum=96.0)
+REQUANTISED_TOLERANCE = Tolerance(mean=2.0, maximum=96.0, share=HALF_SHARE)
 """Other steps than those trained with make another network; what that costs is told in decibels."""
 
 

@@ -18,11 +18,10 @@ from torch import nn
 
 from hwnas.data.div2k import cache_folder
 from hwnas.errors import HwnasError, UsageError
-from hwnas.exporters.artifact import Artifact
+from hwnas.exporters.artifact import WHOLE_IMAGE, Artifact
 from hwnas.exporters.base import EXPORTERS, Exporter, ExportJob, ExportOptions
-from hwnas.exporters.lint import check_model
 from hwnas.exporters.onnx import INPUT_NAME, OUTPUT_NAME, write_onnx
-from hwnas.exporters.parity import Tolerance
+from hwnas.exporters.parity import HALF_SHARE, Tolerance
 from hwnas.files import atomic_path
 
 SMALLEST, USUAL, LARGEST = (16, 16), (180, 320), (1080, 1920)
@@ -50,11 +49,16 @@ class TensorRTArtifact(Artifact):
         if not path.is_file():
             raise UsageError(f"there is no file {path}; check the path")
         trt = _tensorrt()
+        if not torch.cuda.is_available():
+            raise HwnasError("torch finds no GPU to run an engine on; install its build for CUDA, on the device")
         self.path = path
         self.runtime = f"TensorRT {trt.__version__}"
         self._engine = trt.Runtime(trt.Logger(trt.Logger.ERROR)).deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
             raise HwnasError(f"{path} is no engine of this TensorRT and GPU, or is damaged; export it again here")
+        names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
+        if sorted(names) != [INPUT_NAME, OUTPUT_NAME]:
+            raise HwnasError(f"{path} does not upscale RGB images: its inputs and outputs are {', '.join(names)}")
         self._context = self._engine.create_execution_context()
         self.takes_bytes = self._engine.get_tensor_dtype(INPUT_NAME) == trt.uint8
         height, width = (side if side > 0 else None for side in tuple(self._engine.get_tensor_shape(INPUT_NAME))[2:])
@@ -85,15 +89,18 @@ class TensorRTExporter(Exporter):
 
     def tolerance(self, quantised: bool) -> Tolerance:
         # Its float convolutions take TensorFloat-32, of ten bits of mantissa.
-        return Tolerance(mean=0.25, maximum=64.0)
+        return Tolerance(mean=0.25, maximum=64.0, share=HALF_SHARE)
 
     def write(self, network: nn.Module, path: Path, job: ExportJob) -> None:
         trt = _tensorrt()
+        if job.metadata.get("overlap") == WHOLE_IMAGE:
+            raise HwnasError(
+                "the network looks at the whole image, and an engine cannot say so to whoever cuts one into tiles; "
+                "train it with --set train.freeze=0.3"
+            )
         with TemporaryDirectory() as folder:
             source = Path(folder) / "network.onnx"
             write_onnx(network, source, job)
-            if broken := [finding for finding in check_model(source, job.profile) if finding.level == "error"]:
-                raise HwnasError(f"TensorRT would refuse {broken[0].node}: {broken[0].message}")
             engine = _build(trt, source, job.options)
         with atomic_path(path) as temporary:
             temporary.write_bytes(engine)
@@ -113,10 +120,11 @@ def _build(trt: Any, source: Path, options: ExportOptions) -> bytes:
         shapes = builder.create_optimization_profile()
         shapes.set_shape(INPUT_NAME, *((1, 3, *size) for size in (SMALLEST, USUAL, LARGEST)))
         config.add_optimization_profile(shapes)
-    # Timings are of this GPU and this release: TensorRT refuses those of others.
     timings = cache_folder() / "tensorrt.timing"
     cache = config.create_timing_cache(timings.read_bytes() if timings.is_file() else b"")
-    config.set_timing_cache(cache, ignore_mismatch=False)
+    # Timings are of one GPU and release: those of others, and damaged ones, are refused.
+    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+        config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
         raise HwnasError("TensorRT could not build the engine; look at what it says with trtexec --verbose")

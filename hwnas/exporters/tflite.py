@@ -6,6 +6,8 @@ cannot be handed to it.
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,12 +18,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hwnas.errors import HwnasError, UsageError
+from hwnas.errors import HwnasError, UsageError, first_line
 from hwnas.exporters.artifact import Artifact
 from hwnas.exporters.base import EXPORTERS, Exporter, ExportJob
 from hwnas.exporters.silence import silenced
 from hwnas.files import atomic_path
 from hwnas.networks.npu import for_neural_processors
+
+_PROPERTIES = "hwnas"
+"""Name of the metadata that holds what a file says of itself, as JSON."""
 
 _MISSING = "{} is not installed; pip install 'hwnas[npu]'"
 
@@ -48,7 +53,9 @@ class TfliteArtifact(Artifact):
                 self._interpreter.get_output_details(),
             )
         except (RuntimeError, ValueError) as error:
-            raise HwnasError(f"{path} is not a TFLite file, or is damaged ({str(error).splitlines()[0]})") from error
+            raise HwnasError(f"{path} is not a TFLite file, or is damaged ({first_line(error)})") from error
+        if any(not _has_steps(details) for details in (self._input, self._output)):
+            raise HwnasError(f"{path} is damaged: the steps of its images are no numbers above zero")
         shape = self._input["shape"]
         if len(shape) != 4 or shape[0] != 1 or shape[3] != 3:
             raise HwnasError(
@@ -56,7 +63,7 @@ class TfliteArtifact(Artifact):
             )
         self.size = int(shape[1]), int(shape[2])
         self.takes_bytes = False
-        self.properties: Mapping[str, str] = {}
+        self.properties = _properties(path)
 
     def run(self, x: NDArray) -> NDArray:
         if x.shape[2:] != self.size:
@@ -70,6 +77,41 @@ class TfliteArtifact(Artifact):
         """Names of the operations, in their order."""
         # There is no public way to list them.
         return [op["op_name"] for op in self._interpreter._get_ops_details() if op["op_name"] != "DELEGATE"]
+
+
+def _has_steps(details: Mapping[str, Any]) -> bool:
+    """Whether images are floats, or integers of a step."""
+    step, _ = details["quantization"]
+    integers = np.issubdtype(details["dtype"], np.integer)
+    return details["dtype"] is np.float32 or (integers and math.isfinite(step) and step > 0)
+
+
+def _properties(path: Path) -> dict[str, str]:
+    """What a file that the interpreter has opened says of itself."""
+    from ai_edge_litert.schema_py_generated import Model
+
+    try:
+        model = Model.GetRootAs(path.read_bytes())
+        entries = (model.Metadata(i) for i in range(model.MetadataLength()))
+        stored = [model.Buffers(entry.Buffer()) for entry in entries if entry.Name() == _PROPERTIES.encode()]
+        properties = json.loads(stored[0].DataAsNumpy().tobytes()) if stored else {}
+        return {str(key): str(value) for key, value in properties.items()}
+    # The reader trusts the file: one that was changed by hand may lead it anywhere.
+    except Exception as error:
+        raise HwnasError(f"{path} is damaged: what it says of itself cannot be read ({first_line(error)})") from error
+
+
+def _with_properties(content: bytes, properties: Mapping[str, str]) -> bytes:
+    from ai_edge_litert.schema_py_generated import BufferT, MetadataT
+    from ai_edge_litert.tools.flatbuffer_utils import convert_object_to_bytearray, read_model_from_bytearray
+
+    model = read_model_from_bytearray(bytearray(content))
+    buffer = BufferT()
+    buffer.data = np.frombuffer(json.dumps(dict(properties)).encode(), np.uint8)
+    model.buffers.append(buffer)
+    entry = MetadataT(name=_PROPERTIES, buffer=len(model.buffers) - 1)
+    model.metadata = [*(model.metadata or []), entry]
+    return bytes(convert_object_to_bytearray(model))
 
 
 def _quantised(x: NDArray, details: Mapping[str, Any]) -> NDArray:
@@ -120,6 +162,7 @@ class TfliteExporter(Exporter):
                 inputs = [{"args_0": image.numpy()} for image in _with_both_ends(images)]
                 quantise.quantize(quantise.calibrate({"serving_default": inputs})).export_model(str(integers))
             content = (integers if job.options.requantise else floats).read_bytes()
+            content = _with_properties(content, job.metadata)
         with atomic_path(path) as temporary:
             temporary.write_bytes(content)
 

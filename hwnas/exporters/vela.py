@@ -70,22 +70,30 @@ def compile_tflite(source: Path, target: Target, path: Path) -> Compilation:
         if answer.returncode or not compiled.is_file():
             lines = (answer.stderr + answer.stdout).strip().splitlines() or ["it says nothing"]
             raise HwnasError(f"Vela cannot compile {source}: {lines[-1]}")
-        rows = _rows(Path(folder), "*_per-layer.csv")
-        if on_cpu := [row for row in rows if row["Target"] == "CPU"]:
-            names = ", ".join(f"{row['Original Operator']} ({_short(row['Name'])})" for row in on_cpu[:3])
+        try:
+            rows = _rows(Path(folder), "*_per-layer.csv")
+            on_cpu = [f"{row['Original Operator']} ({_short(row['Name'])})" for row in rows if row["Target"] == "CPU"]
+            (summary,) = _rows(Path(folder), "*_summary_*.csv")
+            found = Compilation(
+                path=path,
+                accelerator=target.accelerator,
+                estimated_ms=float(summary["inference_time"]) * 1e3,
+                sram_bytes=round(float(summary["sram_memory_used"]) * 1024),
+                macs=int(summary["nn_macs"]),
+                operations=tuple((row["Original Operator"], int(float(row["Op Cycles"]))) for row in rows),
+            )
+        except (KeyError, ValueError) as error:
+            raise HwnasError(
+                f"Vela's tables are of another form ({error}); this release of it may be too new"
+            ) from error
+        if on_cpu:
             more = f" and {len(on_cpu) - 3} more" if len(on_cpu) > 3 else ""
-            raise HwnasError(f"{source}: {names}{more} would run on the CPU beside {target.name}; export it in int8")
-        (summary,) = _rows(Path(folder), "*_summary_*.csv")
+            raise HwnasError(
+                f"{source}: {', '.join(on_cpu[:3])}{more} would run on the CPU beside {target.name}; export it in int8"
+            )
         with atomic_path(path) as temporary:
             temporary.write_bytes(compiled.read_bytes())
-        return Compilation(
-            path=path,
-            accelerator=target.accelerator,
-            estimated_ms=float(summary["inference_time"]) * 1e3,
-            sram_bytes=round(float(summary["sram_memory_used"]) * 1024),
-            macs=int(summary["nn_macs"]),
-            operations=tuple((row["Original Operator"], int(float(row["Op Cycles"]))) for row in rows),
-        )
+        return found
 
 
 def _rows(folder: Path, pattern: str) -> list[dict[str, str]]:

@@ -16,7 +16,7 @@ from hwnas.data.crops import ImagePairs
 from hwnas.data.degradation import crop_to_multiple, downscale
 from hwnas.data.images import ImageArray
 from hwnas.evaluation import evaluate_pairs
-from hwnas.exporters.artifact import ArtifactUpscaler
+from hwnas.exporters.artifact import WHOLE_IMAGE, ArtifactUpscaler
 from hwnas.exporters.base import Exporter, ExportJob, ExportOptions
 from hwnas.exporters.deploy import Deployable, float_twin
 from hwnas.exporters.parity import (
@@ -145,7 +145,7 @@ def export_verified(
     whole = is_data_dependent(deployable.network)
     metadata = {
         "scale": str(architecture.scale),
-        "overlap": "whole image" if whole else str(architecture.receptive_radius),
+        "overlap": WHOLE_IMAGE if whole else str(architecture.receptive_radius),
         "architecture": architecture.fingerprint,
         "hwnas": __version__,
     }

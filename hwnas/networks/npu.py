@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from hwnas.errors import HwnasError
 from hwnas.networks.bicubic import DETAIL, AddBicubic
 
 A = -0.75
@@ -92,7 +93,7 @@ def for_neural_processors(network: nn.Module) -> nn.Module:
         network: of float layers; it is not changed.
 
     Raises:
-        ValueError: if something else than a convolution makes what is shuffled.
+        HwnasError: if something else than a convolution makes what is shuffled.
     """
     if isinstance(network, AddBicubic):
         return _AddEnlargement(for_neural_processors(network.network), BicubicConvolution(network.scale)).eval()
@@ -108,7 +109,9 @@ def for_neural_processors(network: nn.Module) -> nn.Module:
             before = before.args[0]
         convolution = modules.get(str(before.target))
         if not isinstance(convolution, nn.Conv2d):
-            raise ValueError(f"no convolution makes what {node.target} shuffles")
+            raise HwnasError(
+                f"no convolution makes what {node.target} shuffles; neural processors shuffle a convolution's only"
+            )
         network.set_submodule(str(before.target), _colours_last(convolution, shuffle.upscale_factor))
         network.set_submodule(str(node.target), ChannelLastShuffle(shuffle.upscale_factor))
     return network

@@ -129,7 +129,11 @@ def test_nothing_is_left_of_an_openvino_file_that_computes_something_else(
         (("-o", "model.gif"), USAGE, "must end in .onnx"),
         (("--input-size", "big"), USAGE, "'big' is not an input size"),
         (("--fp16", "--mixed"), USAGE, "choose one of --fp16 and --mixed"),
-        (("--format", "openvino", "--pack-int4", "-o", "x.xml"), USAGE, "--pack-int4 is for ONNX files"),
+        (("--target", "openvino-cpu", "--pack-int4", "-o", "x.xml"), USAGE, "--pack-int4 is for ONNX files"),
+        (("--format", "openvino", "-o", "x.xml"), USAGE, "openvino files are for --target openvino-cpu"),
+        (("--target", "ethos-u65", "--format", "qnn"), USAGE, "qnn files are for --target snapdragon"),
+        (("-o", "model.qnn.onnx"), USAGE, "must end in .onnx"),
+        (("--target", "jetson"), USAGE, "must end in .engine; for the graph instead, add --format onnx"),
         (("--data", "nowhere"), USAGE, "nowhere"),
     ],
 )

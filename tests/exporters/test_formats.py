@@ -58,7 +58,6 @@ class TestTflite(ExporterContract):
     exporter: ClassVar[Exporter] = EXPORTERS["tflite"]
     profile = "tflite"
     any_size = False
-    stores_properties = False
     takes_bytes = False
 
     @pytest.fixture(autouse=True)

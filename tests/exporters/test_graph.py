@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from hwnas.architecture import Architecture
 from hwnas.errors import HwnasError
+from hwnas.exporters.base import ExportOptions
 from hwnas.exporters.onnx import export_onnx
 from hwnas.exporters.profiles import PROFILES, Profile
 from hwnas.networks import parse_wiring
@@ -66,9 +67,13 @@ def _network(architecture: Architecture, placement: Placement, seed: int = 0) ->
     return network
 
 
-def _export(network: nn.Module, path: Path, profile: str | Profile) -> Path:
+def _export(network: nn.Module, path: Path, profile: str | Profile, size: tuple[int, int] = (12, 12)) -> Path:
+    """Write the network for images of any size, or of ``size`` for a runtime that takes one only."""
     chosen = PROFILES[profile] if isinstance(profile, str) else profile
-    export_onnx(network, path, _image(12, 12), {}, chosen)
+    options = ExportOptions(size=size if chosen.rules == "qnn" else None)
+    with torch.no_grad():
+        scale = network(_image(12, 12)).shape[2] // 12
+    export_onnx(network, path, _image(12, 12), {"scale": str(scale)}, chosen, options)
     return path
 
 
@@ -95,8 +100,8 @@ def _optimised(path: Path, tmp_path: Path) -> collections.Counter[str]:
 def test_every_graph_computes_what_the_network_does(tmp_path: Path, kind: str, profile: str) -> None:
     """In float arithmetic, where only sums in another order differ; in the mean, since one may round the other way."""
     network = _network(_architecture(kind), FOR_ALL)
-    path = _export(network, tmp_path / "network.onnx", profile)
     for x in (_image(12, 12), _image(15, 26)):
+        path = _export(network, tmp_path / "network.onnx", profile, (x.shape[2], x.shape[3]))
         with torch.no_grad():
             expected = network(x).numpy()
         assert np.abs(_run(path, x, optimised=False) - expected).mean() * 255 < 0.02
@@ -107,7 +112,7 @@ def test_every_graph_computes_what_the_network_does(tmp_path: Path, kind: str, p
 @pytest.mark.parametrize("profile", PROFILE_NAMES)
 def test_every_width_makes_the_round_trip(tmp_path: Path, bits: int, profile: str) -> None:
     network = _network(_architecture("quantnas", (bits,)), PROFILES[profile].placement)
-    path = _export(network, tmp_path / "network.onnx", profile)
+    path = _export(network, tmp_path / "network.onnx", profile, (20, 20))
     x = _image(20, 20)
     with torch.no_grad():
         difference = np.abs(_run(path, x) - network(x).numpy()) * 255

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -13,12 +14,15 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from hwnas.errors import HwnasError, UsageError
+from hwnas.exporters.base import ExportOptions
 from hwnas.exporters.lint import RULES, check_model
 from hwnas.exporters.onnx import export_onnx
 from hwnas.exporters.profiles import PROFILES
 from hwnas.quantization.brevitas_layers import build_quantised, calibrate
 from hwnas.quantization.placement import Placement
 from hwnas.spaces import named_architecture
+
+SIZE = (9, 9)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +38,8 @@ def network() -> nn.Module:
 def exported(network: nn.Module, tmp_path: Path) -> Callable[[str], Path]:
     def export(profile: str) -> Path:
         path = tmp_path / f"{profile}.onnx"
-        export_onnx(network, path, torch.rand(1, 3, 9, 9), {}, PROFILES[profile])
+        options = ExportOptions(size=SIZE if profile == "qnn" else None)
+        export_onnx(network, path, torch.rand(1, 3, *SIZE), {"scale": "2"}, PROFILES[profile], options)
         return path
 
     return export
@@ -107,6 +112,25 @@ def _quantised_bias(model: onnx.ModelProto) -> str:
     return convolution.name
 
 
+def _several_steps(model: onnx.ModelProto) -> str:
+    node = _first(model, "QuantizeLinear", 1)
+    _change(model, node, 1, lambda step: np.full(64, step))
+    return node.name
+
+
+def _sixteen_bits(model: onnx.ModelProto) -> str:
+    node = _first(model, "QuantizeLinear", 1)
+    _change(model, node, 2, lambda zero: np.zeros_like(zero, np.int16))
+    return node.name
+
+
+def _four_bits(model: onnx.ModelProto) -> str:
+    node = _weights(model)
+    for operand in (0, 2):
+        _change(model, node, operand, lambda values: np.clip(values, -8, 7).astype(ml_dtypes.int4))
+    return node.name
+
+
 def _float_map(model: onnx.ModelProto) -> str:
     convolution = _first(model, "Conv", 1)
     made_real = next(node for node in model.graph.node if node.output[0] == convolution.input[0])
@@ -123,19 +147,25 @@ BROKEN = {
     "float-clips": (("qnn",), _clipped),
     "weights-per-channel": (("tensorrt", "cpu", "qnn"), _other_axis),
     "float-biases": (("tensorrt",), _quantised_bias),
-    "both-operands-quantised": (("tensorrt", "cpu", "qnn"), _float_map),
+    "one-step-for-maps": (("tensorrt", "cpu", "qnn"), _several_steps),
+    "symmetric, other integers": (("tensorrt",), _sixteen_bits),
+    "symmetric, four bits": (("tensorrt",), _four_bits),
 }
 PROFILE_OF = {"tensorrt": "tensorrt", "cpu": "onnxruntime-cpu", "qnn": "qnn"}
 
 
-@pytest.mark.parametrize("profile", ["tensorrt", "onnxruntime-cpu", "openvino"])
+@pytest.mark.parametrize("profile", ["tensorrt", "onnxruntime-cpu", "openvino", "qnn"])
 def test_what_is_exported_keeps_the_rules(exported: Callable[[str], Path], profile: str) -> None:
     findings = check_model(exported(profile), PROFILES[profile])
     assert [finding for finding in findings if finding.level == "error"] == []
 
 
 def test_a_graph_of_open_sizes_breaks_one_rule_of_qnn(exported: Callable[[str], Path]) -> None:
-    (finding,) = check_model(exported("qnn"), PROFILES["qnn"])
+    path = exported("qnn")
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
+    onnx.save(model, path)
+    (finding,) = check_model(path, PROFILES["qnn"])
     assert (finding.level, finding.rule, finding.node) == ("error", "static-shapes", "lr")
 
 
@@ -147,8 +177,50 @@ def test_a_broken_rule_is_found_in_its_node(exported: Callable[[str], Path], rul
         model = onnx.load(path)
         node = damage(model)
         onnx.save(model, path)
-        errors = [f for f in check_model(path, PROFILES[PROFILE_OF[runtime]]) if f.rule != "static-shapes"]
-        assert (rule.split(",")[0], node) in {(f.rule, f.node) for f in errors if f.level == "error"}
+        errors = [f for f in check_model(path, PROFILES[PROFILE_OF[runtime]]) if f.level == "error"]
+        assert (rule.split(",")[0], node) in {(f.rule, f.node) for f in errors}
+
+
+def test_constants_may_be_nodes_and_axes_be_counted_from_the_end(exported: Callable[[str], Path]) -> None:
+    path = exported("tensorrt")
+    model = onnx.load(path)
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear":
+            for attribute in node.attribute:
+                if attribute.name == "axis" and len(_initialiser(model, node.input[0]).dims) == 4:
+                    attribute.i -= 4
+    tensors = list(model.graph.initializer)
+    del model.graph.initializer[:]
+    for tensor in tensors:
+        model.graph.node.insert(0, helper.make_node("Constant", [], [tensor.name], value=tensor))
+    onnx.save(model, path)
+    assert [f for f in check_model(path, PROFILES["tensorrt"]) if f.level == "error"] == []
+
+
+@pytest.mark.parametrize(("kind", "errors"), [(onnx.TensorProto.INT8, 0), (onnx.TensorProto.UINT8, 2)])
+def test_the_type_of_a_map_may_be_stated_without_a_zero_point(
+    exported: Callable[[str], Path], kind: int, errors: int
+) -> None:
+    path = exported("tensorrt")
+    model = onnx.load(path)
+    model.opset_import[0].version = 21
+    node = _first(model, "QuantizeLinear", 1)
+    reader = next(n for n in model.graph.node if n.input[0] == node.output[0])
+    for changed in (node, reader):
+        del changed.input[2]
+    node.attribute.append(helper.make_attribute("output_dtype", kind))
+    onnx.save(model, path)
+    found = [f.node for f in check_model(path, PROFILES["tensorrt"]) if f.level == "error"]
+    assert found == [node.name, reader.name][:errors]
+
+
+def test_a_float_map_before_integer_weights_costs_time_only(exported: Callable[[str], Path]) -> None:
+    path = exported("onnxruntime-cpu")
+    model = onnx.load(path)
+    node = _float_map(model)
+    onnx.save(model, path)
+    (finding,) = [f for f in check_model(path, PROFILES["onnxruntime-cpu"]) if f.rule == "both-operands-quantised"]
+    assert (finding.level, finding.node) == ("advice", node)
 
 
 def test_a_graph_for_a_cpu_is_not_for_tensorrt(exported: Callable[[str], Path]) -> None:
@@ -190,6 +262,50 @@ def test_another_file_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "other.onnx").write_bytes(content)
     with pytest.raises(HwnasError, match=r"other\.onnx is not an ONNX file, or is damaged"):
         check_model(tmp_path / "other.onnx", PROFILES["tensorrt"])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "nodes"),
+    [
+        ([("a", [1, 3, 8, 8]), ("b", [1, 3, 8, 8])], [helper.make_node("Add", ["a", "b"], ["y"])]),
+        ([("a", [1, 4, 8, 8])], [helper.make_node("Relu", ["a"], ["y"])]),
+        ([("a", [3])], [helper.make_node("Relu", ["a"], ["y"])]),
+    ],
+)
+def test_another_network_is_named(
+    tmp_path: Path, inputs: list[tuple[str, list[int]]], nodes: list[onnx.NodeProto]
+) -> None:
+    values = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in inputs]
+    output = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    onnx.save(helper.make_model(helper.make_graph(nodes, "g", values, [output])), tmp_path / "other.onnx")
+    with pytest.raises(HwnasError, match=r"other\.onnx does not upscale RGB images: its inputs are a"):
+        check_model(tmp_path / "other.onnx", PROFILES["tensorrt"])
+
+
+def test_weights_in_other_files_are_not_followed(exported: Callable[[str], Path]) -> None:
+    path = exported("tensorrt")
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="weights", size_threshold=0)
+    with pytest.raises(HwnasError, match="keeps its weights in another file"):
+        check_model(path, PROFILES["tensorrt"])
+
+
+@pytest.mark.parametrize(
+    ("profile", "options", "rule"),
+    [
+        ("tensorrt", ExportOptions(pack_int4=True), "it is int4"),
+        ("tensorrt", ExportOptions(takes_bytes=True), "it is uint8"),
+        ("qnn", ExportOptions(), "its size is open"),
+    ],
+)
+def test_what_a_runtime_would_refuse_is_not_written(
+    tmp_path: Path, profile: str, options: ExportOptions, rule: str
+) -> None:
+    placement = Placement(rectified_bits=7)
+    network = build_quantised(named_architecture("espcn", 2, 4), placement=placement)
+    calibrate(network, [torch.rand(1, 3, 12, 12)])
+    with pytest.raises(HwnasError, match=rf"would refuse \S+: {rule}"):
+        export_onnx(network, tmp_path / "n.onnx", torch.rand(1, 3, 9, 9), {}, PROFILES[profile], options)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

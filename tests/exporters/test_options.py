@@ -112,7 +112,7 @@ def test_bytes_of_a_float_network_pass_though_some_round_the_other_way(tmp_path:
     assert report.maximum <= 1 and report.mean < 1e-4
 
 
-@pytest.mark.parametrize("profile", ["onnxruntime-cpu", "tensorrt", "qnn"])
+@pytest.mark.parametrize("profile", ["onnxruntime-cpu", "tensorrt"])
 def test_a_fixed_size_is_that_of_input_and_output(tmp_path: Path, profile: str) -> None:
     torch.manual_seed(0)
     network = build_quantised(named_architecture("espcn", 2, 4), placement=PROFILES[profile].placement)

@@ -10,6 +10,9 @@ from hwnas.exporters.graph.values import add_constant, array, producer, stored, 
 UNITS = np.arange(64, 128)
 """Integers that may stand for a batch norm's factor."""
 
+LEAST_FACTOR = 1e-20
+"""Stands for a factor of zero."""
+
 
 def fold_weight_clips(graph: ir.Graph) -> None:
     """Drop the Clips of weights, which are integers in their range already."""
@@ -57,7 +60,7 @@ def integer_batch_norms(graph: ir.Graph) -> None:
     for node in [node for node in graph if node.op_type == "BatchNormalization"]:
         x = node.inputs[0]
         real = producer(x, "DequantizeLinear")
-        if real is None or array(real.inputs[1]).size != 1:
+        if real is None or array(real.inputs[1]).size != 1 or node.outputs[0].is_graph_output():
             continue
         gain, shift, mean, variance = (array(v).astype(np.float64) for v in node.inputs[1:])
         factor = gain / np.sqrt(variance + node.attributes["epsilon"].as_float())
@@ -75,7 +78,9 @@ def integer_batch_norms(graph: ir.Graph) -> None:
             )
             convolution.outputs[0].name = f"{reader.outputs[0].name}/normalised"
             graph.insert_before(reader, [*operands, convolution])
-            reader.replace_input_with(0, convolution.outputs[0])
+            for i, value in enumerate(reader.inputs):
+                if value is node.outputs[0]:
+                    reader.replace_input_with(i, convolution.outputs[0])
         graph.remove(node, safe=True)
 
 
@@ -87,8 +92,8 @@ def _integers(
     The factor is exact, whatever integer stands for it; of these each channel takes the one for which its bias is
     closest to an integer, which makes sixty-four times less of an error than any one of them would.
     """
-    # A channel that is shut all but has no factor: large enough for its bias to be an int32.
-    least = np.maximum(np.abs(bias) / input_step * UNITS[-1] / 2**30, np.finfo(np.float32).tiny)
+    # A channel that is shut all but has no factor: large enough for its bias to be an int32, and steps to be floats.
+    least = np.maximum(np.abs(bias) / input_step * UNITS[-1] / 2**30, LEAST_FACTOR)
     factor = np.where(np.abs(factor) < least, least, factor)
     wanted = bias / (np.abs(factor) * input_step)
     error = np.abs(wanted[:, None] * UNITS - np.round(wanted[:, None] * UNITS)) / UNITS

@@ -13,8 +13,8 @@ def shuffle_integers(graph: ir.Graph) -> None:
     """Move DepthToSpace to where its map is of bytes: it permutes, so that elementwise nodes commute with it."""
     for node in [node for node in graph if node.op_type == "DepthToSpace"]:
         # Downwards, past what makes bytes of a convolution's output ...
-        while len(readers := node.outputs[0].consumers()) == 1 and readers[0].op_type in _ELEMENTWISE:
-            _swap(graph, node, readers[0])
+        while (reader := _only_reader(node.outputs[0])) is not None and reader.op_type in _ELEMENTWISE:
+            _swap(graph, node, reader)
         # ... or upwards, before the bytes are made real.
         if (before := producer(node.inputs[0], "DequantizeLinear")) is not None:
             shuffled = ir.node("DepthToSpace", [before.inputs[0]], node.attributes)
@@ -24,6 +24,11 @@ def shuffle_integers(graph: ir.Graph) -> None:
             graph.insert_before(node, [shuffled, real])
             substitute(node.outputs[0], real.outputs[0])
             graph.remove(node, safe=True)
+
+
+def _only_reader(value: ir.Value) -> ir.Node | None:
+    readers = value.consumers()
+    return readers[0] if len(readers) == 1 and not value.is_graph_output() else None
 
 
 def _swap(graph: ir.Graph, node: ir.Node, reader: ir.Node) -> None:
