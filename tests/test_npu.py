@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from hwnas.errors import HwnasError
 from hwnas.networks.adadm import freeze_normalisation
 from hwnas.networks.bicubic import bicubic
 from hwnas.networks.npu import BicubicConvolution, ChannelLastShuffle, colours_last, for_neural_processors
@@ -63,5 +64,5 @@ def test_a_grouped_convolution_before_the_shuffle_becomes_a_dense_one() -> None:
 
 
 def test_a_shuffle_of_something_else_is_refused() -> None:
-    with pytest.raises(ValueError, match="no convolution makes what 1 shuffles"):
+    with pytest.raises(HwnasError, match="no convolution makes what 1 shuffles"):
         for_neural_processors(nn.Sequential(nn.ReLU(), nn.PixelShuffle(2)))

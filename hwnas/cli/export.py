@@ -82,7 +82,7 @@ def export(
     path = output or directory.path / f"model{exporter.suffix}"
     # What is opened later is told by its name.
     if not path.name.endswith(exporter.suffix) or exporter_of(path) is not exporter:
-        other = "; for the graph instead, add --format onnx" if path.suffix == ".onnx" and chosen != "onnx" else ""
+        other = "; for the graph alone, add --format onnx" if path.suffix == ".onnx" and chosen != "onnx" else ""
         raise UsageError(f"{path}: the name of a file of format {chosen} must end in {exporter.suffix}{other}")
     request = pipeline.ExportRequest(
         path=path,

@@ -124,7 +124,7 @@ def export_onnx(
         adapt(graph_model, profile)
         if options.half:
             graph_model = _halved(graph_model)
-        _apply(graph_model, options, int(metadata.get("scale", 1)))
+        _apply(graph_model, options, profile, int(metadata.get("scale", 1)))
         require_rules(graph_model.graph, profile)
         model = ir.to_proto(graph_model)
         onnx.helper.set_model_props(model, dict(metadata))
@@ -137,9 +137,9 @@ def write_onnx(network: nn.Module, path: Path, job: ExportJob) -> None:
     export_onnx(network, path, job.samples[0], job.metadata, job.profile, job.options)
 
 
-def _apply(model: ir.Model, options: ExportOptions, scale: int) -> None:
+def _apply(model: ir.Model, options: ExportOptions, profile: Profile, scale: int) -> None:
     if options.takes_bytes:
-        bytes_in_and_out(model.graph)
+        bytes_in_and_out(model.graph, profile.integers == "signed")
     if options.pack_int4:
         pack_int4(model.graph)
     if options.size is not None:

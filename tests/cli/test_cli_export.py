@@ -131,9 +131,13 @@ def test_nothing_is_left_of_an_openvino_file_that_computes_something_else(
         (("--fp16", "--mixed"), USAGE, "choose one of --fp16 and --mixed"),
         (("--target", "openvino-cpu", "--pack-int4", "-o", "x.xml"), USAGE, "--pack-int4 is for ONNX files"),
         (("--format", "openvino", "-o", "x.xml"), USAGE, "openvino files are for --target openvino-cpu"),
-        (("--target", "ethos-u65", "--format", "qnn"), USAGE, "qnn files are for --target snapdragon"),
+        (
+            ("--target", "ethos-u65", "--format", "qnn", "-o", "x.qnn.onnx"),
+            USAGE,
+            "qnn files are for --target snapdragon",
+        ),
         (("-o", "model.qnn.onnx"), USAGE, "must end in .onnx"),
-        (("--target", "jetson"), USAGE, "must end in .engine; for the graph instead, add --format onnx"),
+        (("--target", "jetson"), USAGE, "must end in .engine; for the graph alone, add --format onnx"),
         (("--data", "nowhere"), USAGE, "nowhere"),
     ],
 )

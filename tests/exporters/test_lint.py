@@ -293,7 +293,6 @@ def test_weights_in_other_files_are_not_followed(exported: Callable[[str], Path]
     ("profile", "options", "rule"),
     [
         ("tensorrt", ExportOptions(pack_int4=True), "it is int4"),
-        ("tensorrt", ExportOptions(takes_bytes=True), "it is uint8"),
         ("qnn", ExportOptions(), "its size is open"),
     ],
 )

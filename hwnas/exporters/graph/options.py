@@ -13,32 +13,50 @@ INT4_OPSET = 21
 """The first opset with four-bit integers."""
 
 
-def bytes_in_and_out(graph: ir.Graph) -> None:
-    """Read and make images of bytes, [1, 3, height, width], in the place of floats in 0 to 1; the output is rounded."""
+def bytes_in_and_out(graph: ir.Graph, signed: bool) -> None:
+    """Read and make images of bytes, [1, 3, height, width], in the place of floats in 0 to 1; the output is rounded.
+
+    Args:
+        graph: to be changed.
+        signed: the runtime has no quantisers of unsigned integers, only casts.
+    """
     (image,), (output,) = graph.inputs, graph.outputs
+    zero = np.uint8(0)
     for node in list(image.consumers()):
-        if node.op_type == "QuantizeLinear" and array(node.inputs[1]) == BYTE_STEP and not array(node.inputs[2]):
+        if node.op_type == "QuantizeLinear" and [*map(array, node.inputs[1:])] == [BYTE_STEP, zero] and not signed:
             node.outputs[0].replace_all_uses_with(image)
             graph.remove(node, safe=True)
     floats = [node for node in image.consumers() if node.op_type != "DequantizeLinear"]
+    if floats and signed:
+        nodes = [_node(graph, "Cast", image, to=ir.DataType.FLOAT)]
+        nodes.append(_node(graph, "Mul", nodes[-1].outputs[0], BYTE_STEP))
+    elif floats:
+        nodes = [_node(graph, "DequantizeLinear", image, BYTE_STEP, zero)]
     if floats:
-        real = _quantiser(graph, "DequantizeLinear", image, f"{image.name}/real")
-        graph.insert_before(graph[0], real)
+        graph.insert_before(graph[0], nodes)
         for node in floats:
             for i, value in enumerate(node.inputs):
                 if value is image:
-                    node.replace_input_with(i, real.outputs[0])
+                    node.replace_input_with(i, nodes[-1].outputs[0])
     image.dtype = ir.DataType.UINT8
     name, output.name = output.name, f"{output.name}/real"
-    rounded = _quantiser(graph, "QuantizeLinear", output, str(name))
-    graph.append(rounded)
-    rounded.outputs[0].shape, rounded.outputs[0].type = output.shape, ir.TensorType(ir.DataType.UINT8)
-    graph.outputs[0] = rounded.outputs[0]
+    if signed:
+        nodes = [_node(graph, "Div", output, BYTE_STEP)]
+        nodes.append(_node(graph, "Round", nodes[-1].outputs[0]))
+        nodes.append(_node(graph, "Clip", nodes[-1].outputs[0], np.float32(0), np.float32(255)))
+        nodes.append(_node(graph, "Cast", nodes[-1].outputs[0], to=ir.DataType.UINT8))
+    else:
+        nodes = [_node(graph, "QuantizeLinear", output, BYTE_STEP, zero)]
+    graph.extend(nodes)
+    made = nodes[-1].outputs[0]
+    made.name, made.shape, made.type = name, output.shape, ir.TensorType(ir.DataType.UINT8)
+    graph.outputs[0] = made
 
 
-def _quantiser(graph: ir.Graph, operation: str, x: ir.Value, name: str) -> ir.Node:
-    constants = [add_constant(graph, x, content) for content in (BYTE_STEP, np.uint8(0))]
-    node = ir.node(operation, [x, *constants], name=f"{name}/{operation}")
+def _node(graph: ir.Graph, operation: str, x: ir.Value, *constants: np.generic, **attributes: int) -> ir.Node:
+    name = f"{x.name}/{operation}"
+    inputs = [x, *(add_constant(graph, x, content) for content in constants)]
+    node = ir.node(operation, inputs, attributes, name=name)
     node.outputs[0].name = name
     return node
 
