@@ -12,6 +12,11 @@ class HwnasError(Exception):
     exit_code = 1
 
 
+def not_installed(what: str, extra: str) -> HwnasError:
+    """The error for a library that an extra brings."""
+    return HwnasError(f"{what} is not installed; pip install 'hwnas[{extra}]', or -e '.[{extra}]' in a clone")
+
+
 def first_line(error: BaseException) -> str:
     """What another library's exception says, for use within a message of one line."""
     return _lines(error)[0]

@@ -159,7 +159,7 @@ def export(config: RunConfig, run: RunDirectory, data: TrainingData, request: Ex
             target=target.name,
             profile=target.profile,
             how=deployable.how,
-            notes=(*exporter.notes(path), *_widened(deployable.record.architecture, target)),
+            notes=(*exporter.notes(path, profile), *_widened(deployable.record.architecture, target)),
             size_bytes=sum(file.stat().st_size for file in exporter.files(path)),
             runtime=artifact.artifact.runtime,
             parity=parity,

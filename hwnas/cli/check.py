@@ -58,5 +58,8 @@ def check(
             table.add_row(first.level, first.rule, f"{first.node}{more}", first.message)
         stdout.print(table)
     if errors:
-        raise HwnasError(f"{model} breaks the rules of {chosen.name} in {errors} places; export it for that target")
+        raise HwnasError(
+            f"{model} breaks the rules of {chosen.name} in {errors} places; export it by --target {chosen.name} "
+            "--format onnx"
+        )
     typer.echo(f"{model} keeps the rules of {chosen.name}" + ("; see the advice above" if findings else ""))

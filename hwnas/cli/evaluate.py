@@ -11,7 +11,7 @@ from hwnas.cli import options
 
 
 def evaluate(
-    network: Annotated[str, typer.Argument(metavar="RUN|MODEL.onnx|bicubic", help="What to evaluate.")],
+    network: Annotated[str, typer.Argument(metavar="RUN|FILE|bicubic", help="A run, or a file that was exported.")],
     data: Annotated[
         Path,
         typer.Option("--data", help="Folder of high-resolution images, or with HR/ and LRx2/, LRx4/ inside."),

@@ -110,7 +110,7 @@ def export(
         f"  {report.how}",
         *(f"  {note}" for note in report.notes),
         f"  against torch on {parity.crops} real crops: {parity.mean:.2g} grey levels mean, {parity.maximum:.2g} at "
-        f"most (allowed {parity.tolerance_mean:.2g} and {parity.tolerance_max:g})",
+        f"most; up to {parity.tolerance_mean:.2g} and {parity.tolerance_max:g} are allowed",
         f"  PSNR on {scores.images} images: {unquantised}{scores.torch:.2f} dB in torch, {scores.artifact:.2f} dB in "
         f"{report.runtime}, bicubic {scores.bicubic:.2f} dB",
     ]

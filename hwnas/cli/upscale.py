@@ -11,7 +11,7 @@ from hwnas.cli import options
 
 
 def upscale(
-    network: Annotated[str, typer.Argument(metavar="RUN|MODEL.onnx|bicubic", help="What enlarges.")],
+    network: Annotated[str, typer.Argument(metavar="RUN|FILE|bicubic", help="A run, or a file that was exported.")],
     source: Annotated[Path, typer.Argument(metavar="IN", help="An image, or a folder of images.")],
     destination: Annotated[Path, typer.Argument(metavar="OUT", help="An image, or a folder.")],
     tile: Annotated[

@@ -93,7 +93,7 @@ class Exporter(ABC):
         """All files that belong to ``path``, itself included."""
         return (path,)
 
-    def notes(self, path: Path) -> tuple[str, ...]:
+    def notes(self, path: Path, profile: Profile) -> tuple[str, ...]:
         """What people should know of a file, a sentence each."""
         return ()
 

@@ -26,7 +26,7 @@ from hwnas.exporters.base import EXPORTERS, Exporter, ExportJob, ExportOptions
 from hwnas.exporters.graph import adapt
 from hwnas.exporters.graph.options import INT4_OPSET, bytes_in_and_out, fix_size, pack_int4
 from hwnas.exporters.graph.order import shorten_names
-from hwnas.exporters.lint import require_rules
+from hwnas.exporters.lint import check_model, require_rules
 from hwnas.exporters.profiles import PROFILES, Profile
 from hwnas.exporters.runtime import OnnxArtifact
 from hwnas.files import atomic_path
@@ -169,7 +169,7 @@ class OnnxExporter(Exporter):
     def write(self, network: nn.Module, path: Path, job: ExportJob) -> None:
         write_onnx(network, path, job)
 
-    def notes(self, path: Path) -> tuple[str, ...]:
+    def notes(self, path: Path, profile: Profile) -> tuple[str, ...]:
         summary = summarise(path)
         sentences = [
             f"opset {summary.opset}; {summary.quantised_convolutions} integer and {summary.float_convolutions} float "
@@ -181,6 +181,8 @@ class OnnxExporter(Exporter):
                 f"weights of {summary.packed} layers are stored two in a byte, {unpacked:.0f} kB otherwise; runtimes "
                 "compute these layers in float or in 8 bits, and no faster"
             )
+        advice = {finding.message: finding.node for finding in reversed(check_model(path, profile))}
+        sentences += [f"{node}: {message}" for message, node in advice.items()]
         return tuple(sentences)
 
     def open(self, path: Path) -> OnnxArtifact:

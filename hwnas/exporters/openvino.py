@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from hwnas.errors import HwnasError, UsageError, last_line
+from hwnas.errors import HwnasError, UsageError, last_line, not_installed
 from hwnas.exporters.artifact import Artifact
 from hwnas.exporters.base import EXPORTERS, Exporter, ExportJob
 from hwnas.exporters.onnx import write_onnx
@@ -25,7 +25,7 @@ def _openvino() -> Any:
     try:
         import openvino
     except ImportError as error:
-        raise HwnasError("OpenVINO is not installed; pip install 'hwnas[openvino]'") from error
+        raise not_installed("OpenVINO", "openvino") from error
     return openvino
 
 

@@ -118,6 +118,6 @@ def check_parity(network: nn.Module, artifact: Artifact, crops: Sequence[Tensor]
         raise HwnasError(
             f"{artifact.path} does not compute what the network computes: they differ by {report.mean:.4g} grey "
             f"levels in the mean and {report.maximum:.4g} at most "
-            f"(allowed: {allowed:.2g} and {most:g})"
+            f"(up to {allowed:.2g} and {most:g} are allowed)"
         )
     return report

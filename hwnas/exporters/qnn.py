@@ -15,11 +15,12 @@ import onnx
 import onnxruntime
 from torch import nn
 
-from hwnas.errors import HwnasError, UsageError, last_line
+from hwnas.errors import HwnasError, UsageError, last_line, not_installed
 from hwnas.exporters.artifact import Artifact
 from hwnas.exporters.base import EXPORTERS, Exporter, ExportJob
 from hwnas.exporters.onnx import write_onnx
 from hwnas.exporters.parity import HALF_SHARE, Tolerance
+from hwnas.exporters.profiles import Profile
 from hwnas.exporters.runtime import OnnxArtifact
 from hwnas.exporters.silence import silenced
 from hwnas.files import atomic_path
@@ -32,7 +33,7 @@ def _provider() -> tuple[Any, Any]:
     try:
         import onnxruntime_qnn
     except ImportError as error:
-        raise HwnasError("the QNN provider is not installed; pip install 'hwnas[qnn]'") from error
+        raise not_installed("the QNN provider", "qnn") from error
 
     def devices() -> list[Any]:
         return [device for device in onnxruntime.get_ep_devices() if device.ep_name == PROVIDER]
@@ -126,7 +127,7 @@ class QnnExporter(Exporter):
             with atomic_path(path) as temporary:
                 onnx.save(model, temporary)
 
-    def notes(self, path: Path) -> tuple[str, ...]:
+    def notes(self, path: Path, profile: Profile) -> tuple[str, ...]:
         return ("compiled for the HTP, and verified in its emulator: the numbers are the HTP's, its time is not",)
 
     def open(self, path: Path) -> Artifact:

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hwnas.errors import HwnasError, UsageError, first_line
+from hwnas.errors import HwnasError, UsageError, first_line, not_installed
 from hwnas.exporters.artifact import Artifact
 from hwnas.exporters.base import EXPORTERS, Exporter, ExportJob
 from hwnas.exporters.silence import silenced
@@ -27,8 +27,6 @@ from hwnas.networks.npu import for_neural_processors
 
 _PROPERTIES = "hwnas"
 """Name of the metadata that holds what a file says of itself, as JSON."""
-
-_MISSING = "{} is not installed; pip install 'hwnas[npu]'"
 
 
 class TfliteArtifact(Artifact):
@@ -41,7 +39,7 @@ class TfliteArtifact(Artifact):
             import ai_edge_litert
             from ai_edge_litert.interpreter import Interpreter
         except ImportError as error:
-            raise HwnasError(_MISSING.format("LiteRT")) from error
+            raise not_installed("LiteRT", "npu") from error
         self.path = path
         self.runtime = f"LiteRT {ai_edge_litert.__version__}"
         try:
@@ -150,7 +148,7 @@ class TfliteExporter(Exporter):
                 import litert_torch
                 from ai_edge_quantizer import quantizer, recipe
         except ImportError as error:
-            raise HwnasError(_MISSING.format("litert-torch")) from error
+            raise not_installed("litert-torch", "npu") from error
         images = [sample.permute(0, 2, 3, 1).contiguous() for sample in job.samples]
         with TemporaryDirectory() as folder, silenced(), torch.no_grad():
             floats, integers = (Path(folder) / f"{name}.tflite" for name in ("floats", "integers"))

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hwnas.devices.target import Target
-from hwnas.errors import HwnasError, UsageError
+from hwnas.errors import HwnasError, UsageError, not_installed
 from hwnas.files import atomic_path
 
 TIME_LIMIT = 600
@@ -56,7 +56,7 @@ def compile_tflite(source: Path, target: Target, path: Path) -> Compilation:
     if not source.is_file():
         raise UsageError(f"there is no file {source}; check the path")
     if find_spec("ethosu") is None:
-        raise HwnasError("Vela is not installed; pip install 'hwnas[npu]'")
+        raise not_installed("Vela", "npu")
     with TemporaryDirectory() as folder:
         command = [
             *(sys.executable, "-m", "ethosu.vela", str(source.resolve()), "--output-dir", folder),

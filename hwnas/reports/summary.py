@@ -75,7 +75,7 @@ def summarise_run(
         f"- `model.onnx`: {report.size_bytes / 1000:.0f} kB, in the form that {PROFILES[report.profile].description} "
         f"wants; {report.how}.",
         f"- Parity with torch on {parity.crops} real crops: {parity.mean:.2g} grey levels mean, {parity.maximum:.2g} "
-        f"at most (allowed {parity.tolerance_mean:.2g} and {parity.tolerance_max:g}).",
+        f"at most; up to {parity.tolerance_mean:.2g} and {parity.tolerance_max:g} are allowed.",
         "- `model.onnx.json`: what was measured on it; `weights.safetensors`, `architecture.json`, `front.csv` with "
         "`front/`, `config.yaml`, `events/`.",
         "",

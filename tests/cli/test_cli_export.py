@@ -64,14 +64,21 @@ def test_a_network_for_signed_integers_goes_everywhere(
 def test_a_network_for_a_cpu_does_not_go_to_tensorrt(hwnas: Any, espcn: Any, tmp_path: Path) -> None:
     answer = hwnas("export", espcn.path, "--target", "jetson", "--format", "onnx", "-o", tmp_path / "model.onnx")
     message = answer.error(FAILURE)
-    assert "integers from 0 to 255" in message and "train the network for that target (--for)" in message
+    assert (
+        "integers from 0 to 255" in message
+        and "train the network for a target of that kind (hwnas train --for)" in message
+    )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_check_names_what_is_broken(hwnas: Any, espcn: Any) -> None:
     answer = hwnas("check", espcn.path / "model.onnx", "--target", "jetson")
     assert answer.code == FAILURE
-    assert "symmetric" in answer.out and "error: " in answer.err and "export it for that target" in answer.err
+    assert (
+        "symmetric" in answer.out
+        and "error: " in answer.err
+        and "export it by --target jetson --format onnx" in answer.err
+    )
     found = hwnas("check", espcn.path / "model.onnx", "--target", "jetson", "--json")
     assert found.code == FAILURE
     assert found.json["errors"] == len([f for f in found.json["findings"] if f["level"] == "error"]) > 0

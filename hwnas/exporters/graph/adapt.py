@@ -92,7 +92,7 @@ def _rewrite(graph: ir.Graph, quantiser: MapQuantiser, profile: Profile) -> None
     if low + int(zero) < limits.min or high + int(zero) > limits.max:
         raise HwnasError(
             f"the map {first.inputs[0].name} has integers from {low} to {high}, which {profile.description} does not "  # type: ignore[union-attr]
-            "have; train the network for that target (--for)"
+            "have; train the network for a target of that kind (hwnas train --for)"
         )
     source = first.inputs[0]
     nodes: list[ir.Node] = []

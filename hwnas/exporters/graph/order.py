@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import onnx_ir as ir
 
 from hwnas.exporters.graph.values import add_constant, producer, stored, substitute
 
 _ELEMENTWISE = ("Relu", "QuantizeLinear", "Clip")
+
+_BREVITAS = re.compile(r"/act_quant/export_handler|_quant/export_handler|/DequantizeLinear_output_\d+(?=/)")
+"""What its export adds to the names of modules, and of their weights and biases."""
 
 
 def shuffle_integers(graph: ir.Graph) -> None:
@@ -85,7 +90,12 @@ def unshare_integers(graph: ir.Graph) -> None:
 
 
 def shorten_names(graph: ir.Graph) -> None:
-    """Number the values, whose names as paths of modules take as much space as the weights; nodes keep theirs."""
+    """Number the values, whose names as paths of modules take as much space as the weights.
+
+    Nodes keep theirs, as far as they say what of the network they are.
+    """
+    for node in graph:
+        node.name = _BREVITAS.sub("", node.name or "")
     kept = {id(value) for value in (*graph.inputs, *graph.outputs)}
     constants = list(graph.initializers.values())
     computed = [value for node in graph for value in node.outputs if id(value) not in kept]
