@@ -45,27 +45,35 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_files(path: Path) -> Iterator[Path]:
+def atomic_files(path: Path, folder: bool = False) -> Iterator[Path]:
     """A path of the same name in a temporary folder: for several files, or one to be tried before it counts.
 
     All that the block leaves in that folder takes its place beside ``path`` when it ends without an error, ``path``
     itself last. Errors that name the temporary path are told of ``path``.
 
+    Args:
+        path: where to write.
+        folder: what is written at ``path`` is a folder; an older one is replaced by it.
+
     Raises:
-        HwnasError: if the folder cannot be written or the disk is full; all is then as it was.
+        HwnasError: if the place cannot be written or the disk is full; all is then as it was.
     """
-    if path.is_dir():
-        raise HwnasError(f"cannot write {path}: Is a directory; choose another name")
+    if path.exists() and path.is_dir() != folder:
+        raise HwnasError(f"cannot write {path}: there is a {'file' if folder else 'folder'} of that name")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.stem}-"))
+        workplace = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.stem}-"))
     except OSError as error:
         raise HwnasError(f"cannot write {path}: {error.strerror}; choose another folder") from error
-    temporary = folder / path.name
+    temporary = workplace / path.name
     try:
         yield temporary
-        for written in sorted(folder.iterdir(), key=lambda file: file == temporary):
-            written.replace(path.parent / written.name)
+        for written in sorted(workplace.iterdir(), key=lambda file: file == temporary):
+            place = path.parent / written.name
+            if place.is_dir():
+                # Folders are not replaced, only moved out of the way.
+                place.replace(workplace / "old")
+            written.replace(place)
     except OSError as error:
         raise HwnasError(
             f"cannot write {path}: {error.strerror or error}; free some space or choose another folder"
@@ -73,7 +81,7 @@ def atomic_files(path: Path) -> Iterator[Path]:
     except HwnasError as error:
         raise type(error)(str(error).replace(str(temporary), str(path))) from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(workplace, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -151,7 +151,7 @@ def export(config: RunConfig, run: RunDirectory, data: TrainingData, request: Ex
     pairs = held_out if request.benchmark is None else list(load_pairs(request.benchmark, scale))
     samples, crops = verify.calibration_crops(data.train, options.size), verify.parity_crops(held_out, options.size)
     # A file that fails, or is interrupted, before it is verified takes nobody's place.
-    with atomic_files(request.path) as path:
+    with atomic_files(request.path, exporter.writes_folder) as path:
         artifact, parity = verify.export_verified(deployable, path, exporter, profile, options, samples, crops)
         report = verify.ExportReport(
             path=request.path,
@@ -161,7 +161,7 @@ def export(config: RunConfig, run: RunDirectory, data: TrainingData, request: Ex
             how=deployable.how,
             notes=(*exporter.notes(path, profile), *_widened(deployable.record.architecture, target)),
             size_bytes=sum(file.stat().st_size for file in exporter.files(path)),
-            runtime=artifact.artifact.runtime,
+            runtime=None if artifact is None else artifact.artifact.runtime,
             parity=parity,
             scores=verify.score(trained, artifact, pairs),
         )
@@ -199,8 +199,7 @@ def run_all(config: RunConfig, run: RunDirectory, progress: Progress) -> Evaluat
     architecture = search(config, run, data, progress)
     train(config, run, data, progress)
     report = export(config, run, data, ExportRequest(run.onnx, format="onnx"))
-    parity = report.parity
-    progress.say(f"{run.onnx}: parity with torch {parity.mean:.2g} grey levels mean, {parity.maximum:.2g} at most")
+    progress.say(f"{run.onnx}: parity with torch {report.parity}")
     upscaler = ArtifactUpscaler(EXPORTERS["onnx"].open(run.onnx))
     evaluation = evaluate_pairs(upscaler, held_out_pairs(data.validation, upscaler.scale), upscaler.scale)
     page = summarise_run(architecture, config, budgets_of(config), evaluation, report)

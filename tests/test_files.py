@@ -57,6 +57,19 @@ def test_several_files_take_their_places_together(tmp_path: Path) -> None:
     assert path.read_text() == "graph"
 
 
+def test_a_folder_takes_the_place_of_an_older_one(tmp_path: Path) -> None:
+    path = tmp_path / "model.mlpackage"
+    for content in ("old", "new"):
+        with atomic_files(path, folder=True) as temporary:
+            temporary.mkdir()
+            (temporary / content).write_text(content)
+        assert names(tmp_path) == ["model.mlpackage"] and names(path) == [content]
+    with pytest.raises(HwnasError), atomic_files(path, folder=True) as temporary:
+        temporary.mkdir()
+        raise HwnasError("refused")
+    assert names(tmp_path) == ["model.mlpackage"] and names(path) == ["new"]
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, HwnasError, OSError])
 def test_an_error_among_several_files_keeps_all_the_old_ones(error: type[BaseException], tmp_path: Path) -> None:
     path = tmp_path / "model.xml"
@@ -76,7 +89,7 @@ def test_errors_of_several_files_name_the_place_that_was_asked_for(tmp_path: Pat
     with pytest.raises(UsageError, match=f"^{path} is damaged$"), atomic_files(path) as temporary:
         raise UsageError(f"{temporary} is damaged")
     path.mkdir()
-    with pytest.raises(HwnasError, match="cannot write .*Is a directory"), atomic_files(path):
+    with pytest.raises(HwnasError, match="cannot write .*there is a folder of that name"), atomic_files(path):
         pytest.fail("the block was entered")
     (tmp_path / "file").write_text("")
     with pytest.raises(HwnasError, match="cannot write .*choose another folder"), atomic_files(tmp_path / "file" / "m"):

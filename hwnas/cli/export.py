@@ -23,7 +23,7 @@ def export(
     format: Annotated[
         str | None,
         typer.Option(
-            "--format", help="Kind of file: onnx, openvino, qnn, tensorrt, tflite.", show_default="the target's"
+            "--format", help="Kind of file: coreml, onnx, openvino, qnn, tensorrt, tflite.", show_default="the target's"
         ),
     ] = None,
     output: Annotated[
@@ -103,15 +103,15 @@ def export(
 
         print(encoder.dumps(report.as_json()))
         return
-    parity, scores = report.parity, report.scores
+    scores = report.scores
     unquantised = "" if scores.torch_float is None else f"{scores.torch_float:.2f} dB without quantisers, "
+    found = "" if scores.artifact is None else f"{scores.artifact:.2f} dB in {report.runtime}, "
     lines = [
         f"{path}: {report.size_bytes / 1000:.0f} kB, for {report.target}",
         f"  {report.how}",
         *(f"  {note}" for note in report.notes),
-        f"  against torch on {parity.crops} real crops: {parity.mean:.2g} grey levels mean, {parity.maximum:.2g} at "
-        f"most; up to {parity.tolerance_mean:.2g} and {parity.tolerance_max:g} are allowed",
-        f"  PSNR on {scores.images} images: {unquantised}{scores.torch:.2f} dB in torch, {scores.artifact:.2f} dB in "
-        f"{report.runtime}, bicubic {scores.bicubic:.2f} dB",
+        *([] if report.parity is None else [f"  against torch: {report.parity}"]),
+        f"  PSNR on {scores.images} images: {unquantised}{scores.torch:.2f} dB in torch, {found}"
+        f"bicubic {scores.bicubic:.2f} dB",
     ]
     typer.echo("\n".join(lines))

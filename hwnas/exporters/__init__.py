@@ -1,5 +1,6 @@
 """Exporters: networks as files of a runtime."""
 
+import hwnas.exporters.coreml
 import hwnas.exporters.onnx
 import hwnas.exporters.openvino
 import hwnas.exporters.qnn

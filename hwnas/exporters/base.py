@@ -67,6 +67,12 @@ class Exporter(ABC):
     suffix: ClassVar[str]
     requantises: ClassVar[bool] = False
     """It is given float networks only, and chooses steps of its own."""
+    writes_folder: ClassVar[bool] = False
+    """What it writes is a folder that people call a file."""
+
+    def runs_here(self) -> bool:
+        """Whether this machine can run what is written; if not, it is reported as not verified."""
+        return True
 
     def tolerance(self, quantised: bool) -> Tolerance:
         """How far its runtime may be from torch, for a network of integers or of floats.

@@ -68,6 +68,12 @@ class ParityReport:
     def passed(self) -> bool:
         return self.mean <= self.tolerance_mean and self.maximum <= self.tolerance_max
 
+    def __str__(self) -> str:
+        return (
+            f"{self.mean:.2g} grey levels mean, {self.maximum:.2g} at most on {self.crops} real crops; "
+            f"up to {self.tolerance_mean:.2g} and {self.tolerance_max:g} are allowed"
+        )
+
 
 def check_parity(network: nn.Module, artifact: Artifact, crops: Sequence[Tensor], tolerance: Tolerance) -> ParityReport:
     """Compare ``network`` in evaluation mode with its exported file.

@@ -46,14 +46,14 @@ class Scores:
         images: how many.
         torch_float: of the network without its quantisers; None where it has none.
         torch: of the network as it was exported.
-        artifact: of the file, in its runtime.
+        artifact: of the file, in its runtime; None if that does not run here.
         bicubic: of bicubic enlargement.
     """
 
     images: int
     torch_float: float | None
     torch: float
-    artifact: float
+    artifact: float | None
     bicubic: float
 
 
@@ -69,8 +69,8 @@ class ExportReport:
         how: how its numbers came about.
         notes: what else there is to know of the file.
         size_bytes: of all its files.
-        runtime: what it was run in, with its version.
-        parity: how far it is from the network.
+        runtime: what it was run in, with its version; None if that does not run here.
+        parity: how far it is from the network; None if it could not be run.
         scores: on whole images, in windows that overlap where the file takes one size only.
     """
 
@@ -81,8 +81,8 @@ class ExportReport:
     how: str
     notes: tuple[str, ...]
     size_bytes: int
-    runtime: str
-    parity: ParityReport
+    runtime: str | None
+    parity: ParityReport | None
     scores: Scores
 
     def as_json(self) -> dict[str, Any]:
@@ -125,8 +125,8 @@ def export_verified(
     options: ExportOptions,
     samples: Sequence[Tensor],
     crops: Sequence[Tensor],
-) -> tuple[ArtifactUpscaler, ParityReport]:
-    """Write the file and hold it against the network.
+) -> tuple[ArtifactUpscaler, ParityReport] | tuple[None, None]:
+    """Write the file and hold it against the network; nothing of the latter where its runtime does not run here.
 
     Args:
         deployable: what to write.
@@ -150,6 +150,8 @@ def export_verified(
         "hwnas": __version__,
     }
     exporter.write(deployable.network, path, ExportJob(samples, metadata, profile, options))
+    if not exporter.runs_here():
+        return None, None
     tolerance = exporter.tolerance(architecture.is_quantised)
     if options.half or options.requantise:
         tolerance = HALF_TOLERANCE if options.half else REQUANTISED_TOLERANCE
@@ -157,20 +159,21 @@ def export_verified(
     return ArtifactUpscaler(artifact), check_parity(deployable.network, artifact, crops, tolerance)
 
 
-def score(deployable: Deployable, artifact: ArtifactUpscaler, pairs: Sequence[Pair]) -> Scores:
-    """PSNR of the network and of the file side by side."""
+def score(deployable: Deployable, artifact: ArtifactUpscaler | None, pairs: Sequence[Pair]) -> Scores:
+    """PSNR of the network and of the file, where it runs here, side by side."""
+    scale = deployable.record.architecture.scale
 
     def psnr(network: nn.Module) -> float:
-        return evaluate_pairs(TorchUpscaler(network), pairs, artifact.scale).psnr
+        return evaluate_pairs(TorchUpscaler(network), pairs, scale).psnr
 
-    found = evaluate_pairs(artifact, pairs, artifact.scale)
+    trained = evaluate_pairs(TorchUpscaler(deployable.network), pairs, scale)
     twin = float_twin(deployable.record, deployable.network) if deployable.record.architecture.is_quantised else None
     return Scores(
         images=len(pairs),
         torch_float=None if twin is None else psnr(twin.network),
-        torch=psnr(deployable.network),
-        artifact=found.psnr,
-        bicubic=found.bicubic_psnr,
+        torch=trained.psnr,
+        artifact=None if artifact is None else evaluate_pairs(artifact, pairs, scale).psnr,
+        bicubic=trained.bicubic_psnr,
     )
 
 

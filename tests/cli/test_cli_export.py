@@ -131,7 +131,11 @@ def test_nothing_is_left_of_an_openvino_file_that_computes_something_else(
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("--format", "gif"), USAGE, "no format is called 'gif'; there are: onnx, openvino, qnn, tensorrt, tflite"),
+        (
+            ("--format", "gif"),
+            USAGE,
+            "no format is called 'gif'; there are: coreml, onnx, openvino, qnn, tensorrt, tflite",
+        ),
         (("--target", "mars"), USAGE, "no target is called 'mars'"),
         (("-o", "model.gif"), USAGE, "must end in .onnx"),
         (("--input-size", "big"), USAGE, "'big' is not an input size"),
