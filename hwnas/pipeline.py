@@ -112,6 +112,7 @@ class ExportRequest:
         format: name of the exporter; None for that of the target.
         precision: ``fp32``, ``fp16``, ``int8`` or ``mixed``; None for as it was trained.
         options: what is asked for besides.
+        freeze_adadm: AdaDM is to use its running statistics, though it was trained with those of each image.
         benchmark: folder of images to score on; None for the held-out photographs.
     """
 
@@ -119,6 +120,7 @@ class ExportRequest:
     format: str | None = None
     precision: str | None = None
     options: ExportOptions = field(default_factory=ExportOptions)
+    freeze_adadm: bool = False
     benchmark: Path | None = None
 
 
@@ -130,11 +132,21 @@ def export(config: RunConfig, run: RunDirectory, data: TrainingData, request: Ex
         HwnasError: if the file computes something else than the network.
     """
     from hwnas.exporters import verify
-    from hwnas.exporters.deploy import float_twin, make_deployable
+    from hwnas.exporters.deploy import float_twin, freeze_adadm, make_deployable
+    from hwnas.networks.adadm import is_data_dependent
 
     target = load_target(config.target)
     exporter, profile = _exporter(target, request.format), PROFILES[target.profile]
     record, network = load_run_network(run)
+    scale = record.architecture.scale
+    held_out = verify.held_out_pairs(data.validation, scale)
+    pairs = held_out if request.benchmark is None else list(load_pairs(request.benchmark, scale))
+    notes = []
+    if request.freeze_adadm:
+        record, network, cost = freeze_adadm(record, network, pairs)
+        notes.append(cost)
+    elif is_data_dependent(network):
+        notes.append("AdaDM sums over each image, in float; --freeze-adadm takes the statistics of training instead")
     chosen = request.precision or ("mixed" if record.architecture.is_quantised else "fp32")
     options = replace(request.options, half=chosen == "fp16", accelerator=target.accelerator)
     precision = "fp32" if chosen == "fp16" else chosen
@@ -146,9 +158,6 @@ def export(config: RunConfig, run: RunDirectory, data: TrainingData, request: Ex
             how="quantised to 8 bits as it was written: the quantisers of training cannot be handed over",
         )
         options = replace(options, requantise=True)
-    scale = record.architecture.scale
-    held_out = verify.held_out_pairs(data.validation, scale)
-    pairs = held_out if request.benchmark is None else list(load_pairs(request.benchmark, scale))
     samples, crops = verify.calibration_crops(data.train, options.size), verify.parity_crops(held_out, options.size)
     # A file that fails, or is interrupted, before it is verified takes nobody's place.
     with atomic_files(request.path, exporter.writes_folder) as path:
@@ -159,7 +168,7 @@ def export(config: RunConfig, run: RunDirectory, data: TrainingData, request: Ex
             target=target.name,
             profile=target.profile,
             how=deployable.how,
-            notes=(*exporter.notes(path, profile), *_widened(deployable.record.architecture, target)),
+            notes=(*notes, *exporter.notes(path, profile), *_widened(deployable.record.architecture, target)),
             size_bytes=sum(file.stat().st_size for file in exporter.files(path)),
             runtime=None if artifact is None else artifact.artifact.runtime,
             parity=parity,

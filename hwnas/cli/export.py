@@ -34,6 +34,9 @@ def export(
     ] = None,
     uint8_io: Annotated[bool, options.flag("--uint8-io", "Images of bytes in and out.")] = False,
     pack_int4: Annotated[bool, options.flag("--pack-int4", "Store weights of 4 bits and fewer two in a byte.")] = False,
+    freeze_adadm: Annotated[
+        bool, options.flag("--freeze-adadm", "AdaDM takes the statistics of training, and what that costs is measured.")
+    ] = False,
     data: Annotated[
         Path | None,
         typer.Option("--data", help="Folder of images to score on.", show_default="the run's held-out photographs"),
@@ -91,6 +94,7 @@ def export(
         options=ExportOptions(
             size=None if input_size is None else parse_size(input_size), takes_bytes=uint8_io, pack_int4=pack_int4
         ),
+        freeze_adadm=freeze_adadm,
         benchmark=data,
     )
     with progress() as tell:

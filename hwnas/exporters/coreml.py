@@ -100,7 +100,7 @@ class CoreMlExporter(Exporter):
         try:
             with TemporaryDirectory() as folder, silenced(), torch.no_grad():
                 # It knows no other order of weights than the usual one.
-                ordered = for_neural_processors(network).to(memory_format=torch.contiguous_format)
+                ordered = for_neural_processors(network).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
                 program = torch.export.export(ordered, (job.samples[0].contiguous(),))
                 model = coremltools.convert(
                     program.run_decompositions({}),

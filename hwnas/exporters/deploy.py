@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,16 +10,18 @@ import numpy as np
 from torch import Tensor, nn
 
 from hwnas.checkpoints import NetworkRecord
+from hwnas.data.images import ImageArray
 from hwnas.data.sources import TrainingData
 from hwnas.errors import UsageError
+from hwnas.evaluation import evaluate_pairs
 from hwnas.exporters.profiles import Profile
+from hwnas.inference import TorchUpscaler
+from hwnas.networks.adadm import freeze_normalisation, is_data_dependent
 from hwnas.operators import FLOAT_BITS
 
 Precision = Literal["fp32", "int8", "mixed"]
 
 CALIBRATION_BATCHES = 16
-PARITY_SIDES = (24, 33, 48)
-"""Sides of the crops that parity is checked on: of several sizes, one of them odd."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,31 @@ def make_deployable(
         f"{len(float_layers)} float layers calibrated to 8 bits on {8 * CALIBRATION_BATCHES} crops, not trained further"
     )
     return Deployable(integer, quantised, how)
+
+
+def freeze_adadm(
+    record: NetworkRecord, network: nn.Module, pairs: Sequence[tuple[str, ImageArray, ImageArray]]
+) -> tuple[NetworkRecord, nn.Module, str]:
+    """Have AdaDM use its running statistics, so that it is an affine map, and a sentence on what that costs.
+
+    Args:
+        record: of the network.
+        network: is changed.
+        pairs: name, low resolution and high resolution of the images to measure the cost on.
+
+    Raises:
+        UsageError: if there is nothing to freeze.
+    """
+    if not is_data_dependent(network):
+        raise UsageError("the network has no AdaDM that takes statistics of each image; leave --freeze-adadm out")
+
+    def psnr() -> float:
+        return evaluate_pairs(TorchUpscaler(network), pairs, record.architecture.scale).psnr
+
+    before = psnr()
+    freeze_normalisation(network)
+    cost = f"AdaDM takes the statistics of training: {psnr():.2f} dB in torch, {before:.2f} dB with each image's own"
+    return record.model_copy(update={"frozen": True}), network, cost
 
 
 def float_twin(record: NetworkRecord, network: nn.Module) -> Deployable:

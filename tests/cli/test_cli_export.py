@@ -128,6 +128,29 @@ def test_nothing_is_left_of_an_openvino_file_that_computes_something_else(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_adadm_is_frozen_when_asked_for_and_the_cost_told(
+    hwnas: Any, tiny_training: tuple[str, ...], tmp_path: Path
+) -> None:
+    run, sets = tmp_path / "run", ("--set", "train.freeze=0")
+    answer = hwnas("train", "quantnas-body3", "--bits", "8", "--no-bicubic", *tiny_training, *sets, "--out", run)
+    assert answer.code == 0, answer.err
+    reports = {}
+    for name, asked in (("live", ()), ("frozen", ("--freeze-adadm",))):
+        path = tmp_path / f"{name}.onnx"
+        answer = hwnas("export", run, *asked, "-o", path, "--json")
+        assert answer.code == 0, answer.err
+        reports[name] = answer.json
+    reduces = {
+        name: any(node.op_type.startswith("Reduce") for node in onnx.load(tmp_path / f"{name}.onnx").graph.node)
+        for name in reports
+    }
+    assert reduces == {"live": True, "frozen": False}
+    assert "--freeze-adadm" in reports["live"]["notes"][0]
+    psnr = {name: f"{report['scores']['torch']:.2f} dB" for name, report in reports.items()}
+    told = f"AdaDM takes the statistics of training: {psnr['frozen']} in torch, {psnr['live']} with each image's own"
+    assert reports["frozen"]["notes"][0] == told
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -150,6 +173,7 @@ def test_nothing_is_left_of_an_openvino_file_that_computes_something_else(
         (("-o", "model.qnn.onnx"), USAGE, "must end in .onnx"),
         (("--target", "jetson"), USAGE, "must end in .engine; for the graph alone, add --format onnx"),
         (("--data", "nowhere"), USAGE, "nowhere"),
+        (("--freeze-adadm",), USAGE, "no AdaDM that takes statistics of each image"),
     ],
 )
 def test_what_cannot_be_exported_is_refused(
