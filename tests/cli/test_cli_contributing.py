@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from hwnas.architecture import load_architecture
 from hwnas.cost_models import COST_MODELS, cost_model
+from hwnas.exporters import EXPORTERS
 from hwnas.operators import OPERATORS, OperatorSpec, build_operator
 from hwnas.operators.layers import FloatLayers
 from hwnas.searches import SEARCHES
@@ -24,6 +26,7 @@ REGISTERED = (
     (COST_MODELS, "traffic"),
     (SEARCHES, "random"),
     (SPACES, "quantnas-bottleneck"),
+    (EXPORTERS, "gzip"),
 )
 
 
@@ -64,3 +67,20 @@ def test_the_search_meets_a_budget_of_the_cost_model(hwnas: Any, photographs: Pa
     assert answer.code == 0, answer.err
     costs = cost_model("traffic").architecture_cost(load_architecture(out / "architecture.json"))
     assert 1.8e6 < costs.value <= 2.2e6
+
+
+@pytest.mark.usefixtures("contributed")
+def test_the_format_is_exported_and_opened(hwnas: Any, espcn: Any, low: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx.gz"
+    answer = hwnas("export", espcn.path, "--format", "gzip", "-o", path, "--json")
+    assert answer.code == 0, answer.err
+    assert answer.json["size_bytes"] == path.stat().st_size < (espcn.path / "model.onnx").stat().st_size
+    assert hwnas("upscale", path, low / "even.png", tmp_path / "large.png").code == 0
+
+
+@pytest.mark.usefixtures("contributed")
+def test_the_format_keeps_the_contract(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "contributed.py"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
+    assert ended.returncode == 0, ended.stdout
+    assert re.search(r"1\d passed", ended.stdout)
