@@ -88,7 +88,7 @@ def train(
             raise HwnasError(
                 f"{run.train_state} does not belong to this training; delete it to begin again with --resume"
             ) from error
-        _require_weights(run, first)
+        _require_weights(run, first, placement)
     freeze_at = settings.epochs
     if is_data_dependent(network):
         freeze_at -= round(settings.freeze * settings.epochs)
@@ -143,12 +143,17 @@ def train(
     return best
 
 
-def _require_weights(run: RunDirectory, epochs: int) -> None:
-    """The best network so far may be of an epoch that is not repeated."""
+def _require_weights(run: RunDirectory, epochs: int, placement: Placement) -> None:
+    """The best network so far may be of an epoch that is not repeated, and is to be of the same integers."""
     try:
-        load_network(run.weights)
+        record, _ = load_network(run.weights)
     except HwnasError as error:
         raise HwnasError(
             f"{run.weights} cannot be read, though {epochs} epochs are trained; restore it, or delete "
             f"{run.train_state} to begin again"
         ) from error
+    if record.architecture.is_quantised and record.placement != placement:
+        raise HwnasError(
+            f"{run.weights} is being trained for another kind of target than {run.config} names; put that back, or "
+            "train with another --out"
+        )

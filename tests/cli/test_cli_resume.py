@@ -257,6 +257,25 @@ def test_a_training_can_be_stopped_after_any_epoch(
     _same_tensors(run, trained)
 
 
+def test_a_training_does_not_change_its_target_half_way(
+    hwnas: Any,
+    tiny_training: Sequence[str],
+    interrupt_after: Callable[[str, int], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    interrupt_after("hwnas.training.train", 1)
+    assert hwnas("train", "espcn", "--bits", "8", *tiny_training, *TRAINING, "--out", tmp_path / "run").code == 130
+    monkeypatch.undo()
+    settings = tmp_path / "run" / "config.yaml"
+    cpu = settings.read_text()
+    settings.write_text(cpu.replace("target: cpu", "target: jetson"))
+    answer = hwnas("train", tmp_path / "run", "--resume")
+    assert "is being trained for another kind of target" in answer.error(1)
+    settings.write_text(cpu)
+    assert hwnas("train", tmp_path / "run", "--resume").code == 0
+
+
 @pytest.mark.parametrize("epoch", [1, 3])
 def test_adadm_is_frozen_in_the_same_epoch_when_resumed(
     hwnas: Any,
