@@ -269,7 +269,7 @@ def test_a_training_does_not_change_its_target_half_way(
     monkeypatch.undo()
     settings = tmp_path / "run" / "config.yaml"
     cpu = settings.read_text()
-    settings.write_text(cpu.replace("target: cpu", "target: jetson"))
+    settings.write_text(cpu.replace("target: cpu", "target: snapdragon"))
     answer = hwnas("train", tmp_path / "run", "--resume")
     assert "is being trained for another kind of target" in answer.error(1)
     settings.write_text(cpu)
