@@ -32,7 +32,7 @@ class NetworkRecord(BaseModel):
     Attributes:
         architecture: its architecture.
         activations: quantiser of the activations: learned scales or HWGQ's constant ones; irrelevant in float.
-        placement: where quantisers stand; irrelevant in float.
+        placement: how much of eight bits quantisers use; irrelevant in float.
         frozen: AdaDM and its batch norm use running statistics; see `freeze_normalisation`.
         validation_psnr: of the network at this point, in dB.
     """

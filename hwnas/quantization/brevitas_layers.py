@@ -265,7 +265,8 @@ def build_quantised(
     arguments = activations, collect_steps, placement
     layers = BrevitasLayers(*arguments)
     network = architecture.build(layers, _ImageLayers(*arguments))
-    if layers.placement.edges and architecture.is_fully_quantised:
+    # A float operator is there for its precision, which bytes before it would take away.
+    if architecture.is_fully_quantised:
         replace_edges(network, layers.edge)
     return network
 

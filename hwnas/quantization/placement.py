@@ -1,4 +1,7 @@
-"""What a runtime asks of the quantisers of a network, besides the widths of its operators."""
+"""What a runtime asks of the quantisers of a network, besides the widths of its operators.
+
+Maps that are added are quantised to 8 bits for every runtime (`hwnas.networks.edge`).
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Placement(BaseModel):
-    """Where quantisers stand, and how much of eight bits they use. It is trained with, so a network has one for good.
+    """How much of eight bits quantisers use. It is trained with, so a network has one for good.
 
     Attributes:
-        edges: the maps that are added are quantised to eight bits, so that no map between two convolutions is float.
-            Only where every operator is quantised: a float operator is there for its precision.
         weight_bits: widest range of a weight. Seven bits of eight keep pairs of products within 16 bits, in which x86
             processors without VNNI add them.
         rectified_bits: widest range of a rectified map. Integers that are signed everywhere have seven bits for it.
@@ -18,6 +19,5 @@ class Placement(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    edges: bool = True
     weight_bits: int = Field(default=7, ge=7, le=8)
     rectified_bits: int = Field(default=8, ge=7, le=8)
