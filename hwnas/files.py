@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -48,8 +49,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def atomic_files(path: Path, folder: bool = False) -> Iterator[Path]:
     """A path of the same name in a temporary folder: for several files, or one to be tried before it counts.
 
-    All that the block leaves in that folder takes its place beside ``path`` when it ends without an error, ``path``
-    itself last. Errors that name the temporary path are told of ``path``.
+    All that the block leaves in that folder takes its place beside ``path`` when it ends without an error, one after
+    the other, ``path`` itself last; if one cannot, none does. Errors that name the temporary path are told of ``path``.
 
     Args:
         path: where to write.
@@ -68,12 +69,9 @@ def atomic_files(path: Path, folder: bool = False) -> Iterator[Path]:
     temporary = workplace / path.name
     try:
         yield temporary
-        for written in sorted(workplace.iterdir(), key=lambda file: file == temporary):
-            place = path.parent / written.name
-            if place.is_dir():
-                # Folders are not replaced, only moved out of the way.
-                place.replace(workplace / "old")
-            written.replace(place)
+        older = workplace / "older"
+        older.mkdir()
+        _move_all(sorted(workplace.iterdir(), key=lambda file: file == temporary), older, path.parent)
     except OSError as error:
         raise HwnasError(
             f"cannot write {path}: {error.strerror or error}; free some space or choose another folder"
@@ -82,6 +80,38 @@ def atomic_files(path: Path, folder: bool = False) -> Iterator[Path]:
         raise type(error)(str(error).replace(str(temporary), str(path))) from error
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
+
+
+def _move_all(files: list[Path], older: Path, place: Path) -> None:
+    """Move ``files`` but ``older`` to the folder ``place``, or none of them; ``older`` takes what was there before."""
+    files = [file for file in files if file != older]
+    for file in files:
+        there = place / file.name
+        if there.exists() and there.is_dir() != file.is_dir():
+            raise IsADirectoryError(errno.EISDIR, f"{there} is of another kind")
+    moved: list[Path] = []
+    try:
+        for file in files:
+            there, saved = place / file.name, older / file.name
+            # Folders cannot be replaced, only moved away; files can, and are always there.
+            if there.is_dir():
+                there.replace(saved)
+            elif there.exists():
+                shutil.copy2(there, saved)
+            moved.append(there)
+            file.replace(there)
+    except BaseException:
+        for there in moved:
+            saved = older / there.name
+            if saved.exists():
+                if saved.is_dir():
+                    shutil.rmtree(there, ignore_errors=True)
+                saved.replace(there)
+            elif there.is_dir():
+                shutil.rmtree(there)
+            else:
+                there.unlink(missing_ok=True)
+        raise
 
 
 def write_text(path: Path, text: str) -> None:

@@ -168,7 +168,7 @@ def export(config: RunConfig, run: RunDirectory, data: TrainingData, request: Ex
             target=target.name,
             profile=target.profile,
             how=deployable.how,
-            notes=(*notes, *exporter.notes(path, profile), *_widened(deployable.record.architecture, target)),
+            notes=(*notes, *exporter.notes(path, profile), *_widened(trained.record.architecture, target)),
             size_bytes=sum(file.stat().st_size for file in exporter.files(path)),
             runtime=None if artifact is None else artifact.artifact.runtime,
             parity=parity,

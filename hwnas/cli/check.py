@@ -29,11 +29,16 @@ def check(
     from itertools import groupby
 
     from hwnas.devices.target import load_target
-    from hwnas.errors import HwnasError
+    from hwnas.errors import HwnasError, UsageError
     from hwnas.exporters.lint import check_model
     from hwnas.exporters.profiles import PROFILES
 
     chosen = load_target(target or "cpu")
+    if chosen.artifact == "tflite":
+        raise UsageError(
+            f"{chosen.name} runs TFLite files, which are no graphs with rules; hwnas export verifies them, and hwnas "
+            "compile names what a neural processor cannot run"
+        )
     findings = check_model(model, PROFILES[chosen.profile])
     errors = sum(finding.level == "error" for finding in findings)
     if json:

@@ -35,11 +35,14 @@ class Target(BaseModel):
     accelerator: str | None = None
 
     def widened_layers(self, architecture: Architecture) -> list[str]:
-        """Layers whose bits it cannot compute in; it takes the next wider ones."""
+        """Layers whose bits it cannot compute in, though it can in wider ones, which it takes."""
         return [
             name
             for name, spec in architecture.operators.items()
-            if not {spec.weight_bits, spec.activation_bits} <= set(self.compute_bits)
+            if any(
+                bits not in self.compute_bits and bits < max(self.compute_bits)
+                for bits in (spec.weight_bits, spec.activation_bits)
+            )
         ]
 
 

@@ -87,13 +87,14 @@ def make_deployable(
     integer = record.model_copy(
         update={
             "architecture": architecture.model_copy(update={"operators": operators}),
-            "placement": profile.placement,
+            # Layers that were trained quantised keep their integers.
+            "placement": record.placement if architecture.is_quantised else profile.placement,
         }
     )
     quantised = integer.build()
     rng = np.random.default_rng(0)
     batches = (data.train.sample(rng, 8, crop)[0] for _ in range(CALIBRATION_BATCHES))
-    quantise_trained(_float_state(network), quantised, batches)
+    quantise_trained(network.state_dict(), quantised, batches)
     how = (
         f"{len(float_layers)} float layers calibrated to 8 bits on {8 * CALIBRATION_BATCHES} crops, not trained further"
     )

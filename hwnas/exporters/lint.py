@@ -73,13 +73,13 @@ def _findings(graph: ir.Graph, profile: Profile) -> list[Finding]:
 
 
 def require_rules(graph: ir.Graph, profile: Profile) -> None:
-    """Refuse a graph that breaks a rule of the runtime.
+    """Refuse a graph that breaks a rule of the runtime; its size may be left open until it is compiled.
 
     Raises:
         HwnasError: with the first node that does.
     """
     for finding in _findings(graph, profile):
-        if finding.level == "error":
+        if finding.level == "error" and finding.rule != "static-shapes":
             raise HwnasError(f"{profile.description} would refuse {finding.node}: {finding.message}")
 
 
@@ -103,7 +103,9 @@ def _constant(value: ir.Value | None) -> ir.TensorProtocol | None:
 
 
 def _nodes(graph: ir.Graph, *operations: str) -> Iterator[ir.Node]:
-    return (node for node in graph if node.op_type in operations)
+    """Nodes of the standard's operations, those of branches included."""
+    nodes = ir.traversal.RecursiveGraphIterator(graph)
+    return (node for node in nodes if node.op_type in operations and node.domain in ("", "ai.onnx"))
 
 
 def _name(node: ir.Node) -> str:
@@ -161,7 +163,8 @@ def one_step_for_maps(graph: ir.Graph) -> Iterator[Finding]:
     """Maps have one step, and weights alone one for each channel."""
     for node in _nodes(graph, "QuantizeLinear", "DequantizeLinear"):
         step = _constant(node.inputs[1])
-        if step is not None and step.size > 1 and _constant(node.inputs[0]) is None:
+        source = producer(node.inputs[0], "QuantizeLinear") if node.op_type == "DequantizeLinear" else None
+        if step is not None and step.size > 1 and _constant(source.inputs[0] if source else node.inputs[0]) is None:
             yield _error("one-step-for-maps", node, f"it has {step.size} steps for one map; give it one")
 
 
@@ -178,6 +181,16 @@ def float_clips(graph: ir.Graph) -> Iterator[Finding]:
     for node in _nodes(graph, "QuantizeLinear"):
         if any(reader.op_type == "Clip" for reader in node.outputs[0].consumers()):
             yield _error("float-clips", node, "a Clip reads its integers, which fails below eight bits; put it before")
+
+
+def same_step(graph: ir.Graph) -> Iterator[Finding]:
+    """A map is made real by the step it was quantised by: runtimes that keep its integers take one of the two."""
+    for node in _nodes(graph, "QuantizeLinear"):
+        made = _constant(node.inputs[1])
+        for reader in node.outputs[0].consumers():
+            read = _constant(reader.inputs[1]) if reader.op_type == "DequantizeLinear" else None
+            if made is not None and read is not None and not np.array_equal(made.numpy(), read.numpy()):
+                yield _error("same-step", node, f"{_name(reader)} makes it real by another step; give both the same")
 
 
 def weights_per_channel(graph: ir.Graph) -> Iterator[Finding]:
@@ -205,7 +218,7 @@ def tensor_core_widths(graph: ir.Graph) -> Iterator[Finding]:
     for node in _nodes(graph, "Conv"):
         source = producer(node.inputs[1], "DequantizeLinear")
         weight = _constant(source.inputs[0]) if source is not None else None
-        width = weight.numpy().shape[0] if weight is not None else 0
+        width = weight.numpy().shape[0] if weight is not None and weight.shape else 0
         if width % TENSOR_CORE_CHANNELS:
             message = f"{width} channels; tensor cores compute {TENSOR_CORE_CHANNELS} at once, the rest is padding"
             yield _advice("tensor-core-widths", node, message)
@@ -246,7 +259,7 @@ def narrow_weights(graph: ir.Graph) -> Iterator[Finding]:
             continue
         values = weight.numpy()
         # A single product, of a depthwise 1x1 convolution, has no other to be added to.
-        if values.ndim == 4 and values[0].size > 1 and (values.min() < -64 or values.max() > 63):
+        if values.ndim == 4 and values.size and values[0].size > 1 and (values.min() < -64 or values.max() > 63):
             message = "its weights use eight bits, which overflows on x86 processors without VNNI"
             yield _advice("narrow-weights", node, f"{message}; set session.x64quantprecision there")
 
@@ -263,6 +276,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         constant_scales,
         symmetric,
         one_step_for_maps,
+        same_step,
         adjacent,
         weights_per_channel,
         float_biases,
@@ -281,6 +295,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "qnn": (
         constant_scales,
         one_step_for_maps,
+        same_step,
         float_clips,
         weights_per_channel,
         both_operands_quantised,

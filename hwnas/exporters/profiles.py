@@ -27,6 +27,7 @@ class Profile:
         integer_bias: biases are int32 with a DequantizeLinear, or else float.
         lookup: what turns one quantised map into another is written as a LeakyRelu, which ONNX Runtime computes by a
             table; a Relu, and nothing, it computes in float.
+        folded_factors: a map may be made real by another step than the one it was quantised by, which multiplies it.
         integer_shuffle: pixels are shuffled as integers, between QuantizeLinear and DequantizeLinear.
         rules: what its graphs are checked for; see `hwnas.exporters.lint`.
     """
@@ -38,6 +39,7 @@ class Profile:
     rules: Literal["cpu", "tensorrt", "qnn"]
     integer_bias: bool = True
     lookup: bool = False
+    folded_factors: bool = False
     integer_shuffle: bool = False
 
 
@@ -50,6 +52,7 @@ _CPU = Profile(
     clip="integer",
     rules="cpu",
     lookup=True,
+    folded_factors=True,
     integer_shuffle=True,
 )
 for _name, _profile in {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from pathlib import Path
 
 import onnxruntime
@@ -34,7 +36,9 @@ def open_session(path: Path) -> onnxruntime.InferenceSession:
     # type that does not. Networks trained for a CPU do not need it.
     options.add_session_config_entry("session.x64quantprecision", "1")
     try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        # Of some files it prints what it then raises.
+        with contextlib.redirect_stdout(io.StringIO()):
+            return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     # Its exceptions share no base but Exception itself.
     except Exception as error:
         raise HwnasError(f"{path} is not an ONNX file, or is damaged; export the network again ({error})") from error
@@ -60,6 +64,12 @@ class OnnxArtifact(Artifact):
             raise HwnasError(
                 f"{path} does not upscale RGB images: its inputs are {found}, expected one [1, 3, height, width] of "
                 "float or uint8"
+            )
+        outputs = self._session.get_outputs()
+        if len(outputs) != 1 or outputs[0].type != inputs[0].type:
+            found = "; ".join(f"{o.name}: {o.type}" for o in outputs)
+            raise HwnasError(
+                f"{path} does not upscale RGB images: of {inputs[0].type} it makes {found}, expected one of its kind"
             )
         self.takes_bytes = _TYPES[inputs[0].type]
         height, width = (side if isinstance(side, int) else None for side in inputs[0].shape[2:])

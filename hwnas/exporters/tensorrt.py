@@ -33,8 +33,8 @@ def _tensorrt() -> Any:
         import tensorrt
     except ImportError as error:
         raise HwnasError(
-            "TensorRT is not installed here; write the graph by --format onnx, and build the engine on the device: "
-            "trtexec --onnx=model.onnx --stronglyTyped --saveEngine=model.engine"
+            "TensorRT is not installed here; write the graph by --format onnx --input-size 180x320, and build the "
+            "engine on the device: trtexec --onnx=model.onnx --stronglyTyped --saveEngine=model.engine"
         ) from error
     # What the package index calls tensorrt may be a stub.
     if not hasattr(tensorrt, "Builder"):
@@ -60,6 +60,8 @@ class TensorRTArtifact(Artifact):
         if sorted(names) != [INPUT_NAME, OUTPUT_NAME]:
             raise HwnasError(f"{path} does not upscale RGB images: its inputs and outputs are {', '.join(names)}")
         self._context = self._engine.create_execution_context()
+        if self._context is None:
+            raise HwnasError(f"{path} needs more memory than this GPU has; export it for smaller images (--input-size)")
         self.takes_bytes = self._engine.get_tensor_dtype(INPUT_NAME) == trt.uint8
         height, width = (side if side > 0 else None for side in tuple(self._engine.get_tensor_shape(INPUT_NAME))[2:])
         self.size = height, width
@@ -96,7 +98,7 @@ class TensorRTExporter(Exporter):
         if job.metadata.get("overlap") == WHOLE_IMAGE:
             raise HwnasError(
                 "the network looks at the whole image, and an engine cannot say so to whoever cuts one into tiles; "
-                "train it with --set train.freeze=0.3"
+                "export it with --freeze-adadm"
             )
         with TemporaryDirectory() as folder:
             source = Path(folder) / "network.onnx"

@@ -124,7 +124,9 @@ def _colours_last(convolution: nn.Conv2d, scale: int) -> nn.Conv2d:
         convolution.in_channels,
         convolution.out_channels,
         convolution.kernel_size,  # type: ignore[arg-type]
+        stride=convolution.stride,  # type: ignore[arg-type]
         padding=convolution.padding,  # type: ignore[arg-type]
+        dilation=convolution.dilation,  # type: ignore[arg-type]
         bias=convolution.bias is not None,
     )
     groups = convolution.weight.data.chunk(convolution.groups)

@@ -277,20 +277,21 @@ def uncalibrated(network: nn.Module) -> list[str]:
 
 
 @torch.no_grad()
-def calibrate(network: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Start the activation steps of ``network`` anew, without training, and leave it in evaluation mode.
+def calibrate(network: nn.Module, batches: Iterable[Tensor], anew: bool = True) -> None:
+    """Start the activation steps of ``network``, without training, and leave it in evaluation mode.
 
     Nothing else changes: batch norms keep their statistics.
 
     Args:
         network: made of `BrevitasLayers`.
         batches: inputs, [B, 3, H, W] in [0, 1]; at most the layers' ``collect_steps`` of them are used.
+        anew: those that were started before, too.
 
     Raises:
         HwnasError: if there are steps to start and no batches.
     """
     network.eval()
-    steps = [module for module in network.modules() if isinstance(module, ActivationStep)]
+    steps = [m for m in network.modules() if isinstance(m, ActivationStep) and (anew or not m.collected)]
     if not steps:
         return
     for step in steps:
@@ -305,16 +306,14 @@ def calibrate(network: nn.Module, batches: Iterable[Tensor]) -> None:
         step.collected = step.collect_steps
 
 
-def quantise_trained(
-    float_network_state: Mapping[str, Tensor], quantised_network: nn.Module, batches: Iterable[Tensor]
-) -> None:
-    """Quantise a trained float network without training it further (PTQ).
+def quantise_trained(state: Mapping[str, Tensor], quantised_network: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Quantise the float layers of a trained network without training it further (PTQ).
 
-    Weight steps minimise the squared rounding error of each output channel; activation steps are calibrated.
-    The quantised network is left in evaluation mode.
+    Weight steps minimise the squared rounding error of each output channel; activation steps are calibrated. Those of
+    layers that were trained quantised stay. The quantised network is left in evaluation mode.
 
     Args:
-        float_network_state: state of the same architecture with every width at 32.
+        state: of the same architecture with some or all widths at 32.
         quantised_network: made of `BrevitasLayers`; takes the weights.
         batches: inputs for `calibrate`.
 
@@ -322,7 +321,7 @@ def quantise_trained(
         HwnasError: if the state belongs to another architecture, or there are no batches.
     """
     try:
-        missing, unexpected = quantised_network.load_state_dict(float_network_state, strict=False)
+        missing, unexpected = quantised_network.load_state_dict(state, strict=False)
     except RuntimeError as error:
         raise HwnasError(f"the float weights are of another architecture: {error}") from error
     # A float network lacks what belongs to quantisers, and nothing else.
@@ -330,7 +329,7 @@ def quantise_trained(
     if wrong:
         raise HwnasError(f"the float weights are of another architecture; they differ in {wrong[0]}")
     for layer in quantised_network.modules():
-        if isinstance(layer, QuantConv2d):
+        if isinstance(layer, QuantConv2d) and not layer.weight_quant.tensor_quant.scaling_impl.started:
             steps = layer.weight_quant.tensor_quant.scaling_impl
             steps.start(mse_step(layer.weight.detach().flatten(1), *integer_range(steps.bits, signed=True)))
-    calibrate(quantised_network, batches)
+    calibrate(quantised_network, batches, anew=False)

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-MIN_STEP = 1e-8
-"""Smallest step: keeps a channel of zeros from dividing by zero, and is far below any step that matters."""
+MIN_STEP = 1e-6
+"""Smallest step: keeps a channel of zeros from dividing by zero, and its bias, counted in steps of the map times those
+of the weight, within 32 bits. It is far below any step that matters."""
 
 MSE_CANDIDATES = 32
 

@@ -293,7 +293,6 @@ def test_weights_in_other_files_are_not_followed(exported: Callable[[str], Path]
     ("profile", "options", "rule"),
     [
         ("tensorrt", ExportOptions(pack_int4=True), "it is int4"),
-        ("qnn", ExportOptions(), "its size is open"),
     ],
 )
 def test_what_a_runtime_would_refuse_is_not_written(

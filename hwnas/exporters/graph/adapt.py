@@ -56,7 +56,8 @@ def adapt(model: ir.Model, profile: Profile) -> None:
         _rewrite(graph, quantiser, profile)
     if profile.integer_shuffle:
         shuffle_integers(graph)
-    fold_factors(graph)
+    if profile.folded_factors:
+        fold_factors(graph)
     integer_batch_norms(graph)
     if not profile.integer_bias:
         fold_biases(graph)
