@@ -84,6 +84,49 @@ def test_an_error_among_several_files_keeps_all_the_old_ones(error: type[BaseExc
     assert {file.read_text() for file in tmp_path.iterdir()} == {"old"}
 
 
+def test_if_one_of_several_files_cannot_be_moved_none_is(tmp_path: Path) -> None:
+    path = tmp_path / "model.xml"
+    path.write_text("old")
+    path.with_suffix(".bin").write_text("old")
+    # In the way of the second, after the first has been moved.
+    (tmp_path / "model.dat").mkdir()
+    (tmp_path / "model.dat" / "thesis.txt").write_text("precious")
+    with pytest.raises(HwnasError, match="cannot write .*of another kind"), atomic_files(path) as temporary:
+        for suffix in (".bin", ".dat", ".xml"):
+            temporary.with_suffix(suffix).write_text("new")
+    assert names(tmp_path) == ["model.bin", "model.dat", "model.xml"]
+    assert path.read_text() == path.with_suffix(".bin").read_text() == "old"
+    assert names(tmp_path / "model.dat") == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("fails", [1, 2, 3])
+def test_moves_are_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: int) -> None:
+    path, left, move = tmp_path / "model.mlpackage", [fails], Path.replace
+
+    def write(content: str) -> None:
+        with atomic_files(path, folder=True) as temporary:
+            temporary.mkdir()
+            (temporary / content).write_text(content)
+            for name in ("report.json", "a.json"):
+                (temporary.parent / name).write_text(content)
+
+    def replace(self: Path, target: Path) -> Path:
+        # What is written counts, not what is saved or brought back.
+        if target.parent == tmp_path and self.parent.name != "older":
+            left[0] -= 1
+            if not left[0]:
+                raise PermissionError(13, "Permission denied")
+        return move(self, target)
+
+    write("old")
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(HwnasError, match="cannot write .*Permission denied"):
+        write("new")
+    assert names(tmp_path) == ["a.json", "model.mlpackage", "report.json"]
+    assert names(path) == ["old"]
+    assert {(tmp_path / name).read_text() for name in ("a.json", "report.json")} == {"old"}
+
+
 def test_errors_of_several_files_name_the_place_that_was_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "model.xml"
     with pytest.raises(UsageError, match=f"^{path} is damaged$"), atomic_files(path) as temporary:

@@ -1,5 +1,6 @@
 """Every format against the contract."""
 
+import random
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,6 +12,10 @@ from torch import Tensor, nn
 from hwnas.errors import HwnasError, UsageError
 from hwnas.exporters import EXPORTERS
 from hwnas.exporters.base import Exporter, ExportOptions
+from hwnas.exporters.profiles import PROFILES
+from hwnas.networks.adadm import AdaDM, freeze_normalisation
+from hwnas.quantization.brevitas_layers import build_quantised, calibrate
+from hwnas.spaces import SPACES, SpaceOptions
 from hwnas.testing import ExporterContract
 
 
@@ -44,6 +49,23 @@ class TestQnn(ExporterContract):
     def test_any_size_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="--input-size"):
             self.write(self.network(32), tmp_path / "network.qnn.onnx", ExportOptions())
+
+    def test_a_frozen_adadm_is_computed(self, tmp_path: Path) -> None:
+        """The emulator takes the step of a QuantizeLinear for that of its DequantizeLinear."""
+        torch.manual_seed(0)
+        options = SpaceOptions(channels=12, cells=1, scale=2, adadm=True, bicubic=False, bits=(8,))
+        architecture = SPACES["quantnas"](options).sample(random.Random(0))
+        network = build_quantised(architecture, placement=PROFILES["qnn"].placement)
+        for module in network.modules():
+            if isinstance(module, AdaDM):
+                torch.nn.init.constant_(module.w, 3.0)
+        freeze_normalisation(network)
+        calibrate(network, self.images())
+        path = self.write(network, tmp_path / "network.qnn.onnx", self.options())
+        (image,) = self.images()
+        with torch.no_grad():
+            expected = network(image).numpy()
+        assert np.corrcoef(self.exporter.open(path).run(image.numpy()).ravel(), expected.ravel())[0, 1] > 0.99
 
     def test_what_the_htp_cannot_compute_is_named(self, tmp_path: Path) -> None:
         class CountsPixels(nn.Module):

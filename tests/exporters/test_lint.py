@@ -118,6 +118,13 @@ def _several_steps(model: onnx.ModelProto) -> str:
     return node.name
 
 
+def _another_step(model: onnx.ModelProto) -> str:
+    node = _first(model, "QuantizeLinear", 1)
+    reader = next(n for n in model.graph.node if n.op_type == "DequantizeLinear" and n.input[0] == node.output[0])
+    _change(model, reader, 1, lambda step: step * np.float32(1.5))
+    return node.name
+
+
 def _sixteen_bits(model: onnx.ModelProto) -> str:
     node = _first(model, "QuantizeLinear", 1)
     _change(model, node, 2, lambda zero: np.zeros_like(zero, np.int16))
@@ -148,6 +155,7 @@ BROKEN = {
     "weights-per-channel": (("tensorrt", "cpu", "qnn"), _other_axis),
     "float-biases": (("tensorrt",), _quantised_bias),
     "one-step-for-maps": (("tensorrt", "cpu", "qnn"), _several_steps),
+    "same-step": (("tensorrt",), _another_step),
     "symmetric, other integers": (("tensorrt",), _sixteen_bits),
     "symmetric, four bits": (("tensorrt",), _four_bits),
 }
@@ -212,6 +220,29 @@ def test_the_type_of_a_map_may_be_stated_without_a_zero_point(
     onnx.save(model, path)
     found = [f.node for f in check_model(path, PROFILES["tensorrt"]) if f.level == "error"]
     assert found == [node.name, reader.name][:errors]
+
+
+def test_weights_may_be_quantised_by_the_file_itself(exported: Callable[[str], Path]) -> None:
+    """As NVIDIA's own tools write them: float weights, QuantizeLinear along axis 0, DequantizeLinear."""
+    path = exported("tensorrt")
+    model = onnx.load(path)
+    node = _weights(model)
+    integers, step = (numpy_helper.to_array(_initialiser(model, node.input[i])) for i in (0, 1))
+    real = numpy_helper.from_array(integers.astype(np.float32) * step.reshape(-1, 1, 1, 1), "real")
+    model.graph.initializer.append(real)
+    model.graph.node.insert(0, helper.make_node("QuantizeLinear", ["real", *node.input[1:]], ["made"], axis=0))
+    node.input[0] = "made"
+    onnx.save(model, path)
+    assert [f for f in check_model(path, PROFILES["tensorrt"]) if f.level == "error"] == []
+
+
+def test_operations_of_others_are_left_alone(exported: Callable[[str], Path]) -> None:
+    path = exported("tensorrt")
+    model = onnx.load(path)
+    model.opset_import.append(helper.make_opsetid("com.example", 1))
+    model.graph.node.append(helper.make_node("DequantizeLinear", ["sr"], ["other"], domain="com.example"))
+    onnx.save(model, path)
+    assert [f for f in check_model(path, PROFILES["tensorrt"]) if f.level == "error"] == []
 
 
 def test_a_float_map_before_integer_weights_costs_time_only(exported: Callable[[str], Path]) -> None:

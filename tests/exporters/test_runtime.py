@@ -110,3 +110,16 @@ def test_a_network_that_does_not_enlarge_says_so(tmp_path: Path, operation: str,
 def test_a_scale_that_is_none_says_so(tmp_path: Path, scale: str) -> None:
     with pytest.raises(HwnasError, match="property 'scale'"):
         _upscaler(_nearest(tmp_path / "nearest.onnx", scale=scale))
+
+
+def test_an_output_of_another_type_says_so(tmp_path: Path) -> None:
+    cast = helper.make_node("Cast", ["x"], ["y"], to=TensorProto.UINT8)
+    graph = helper.make_graph(
+        [cast],
+        "g",
+        [helper.make_tensor_value_info("x", FLOAT, [1, 3, "h", "w"])],
+        [helper.make_tensor_value_info("y", TensorProto.UINT8, [1, 3, "h", "w"])],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "c.onnx")
+    with pytest.raises(HwnasError, match=r"of tensor\(float\) it makes y: tensor\(uint8\), expected one of its kind"):
+        _upscaler(tmp_path / "c.onnx")

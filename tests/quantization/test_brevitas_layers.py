@@ -241,6 +241,28 @@ def test_quantising_without_training_costs_little_at_8_bits_and_more_below() -> 
     assert errors[8] < errors[6] < errors[4]
 
 
+def test_layers_that_were_trained_quantised_keep_their_steps() -> None:
+    specs = _trained_float_network(_spec(FLOAT_BITS, bias=True))
+    torch.manual_seed(0)
+    partly = nn.Sequential(
+        *(build_operator(s.with_bits(4) if i == 0 else s, BrevitasLayers()) for i, s in enumerate(specs))
+    )
+    calibrate(partly, [torch.rand(2, 3, 24, 24)])
+    with torch.no_grad():
+        for name, parameter in partly.named_parameters():
+            if "scaling_impl" in name:
+                parameter.mul_(1.3)
+    trained = {key: value.clone() for key, value in partly.state_dict().items()}
+    whole = nn.Sequential(
+        *(build_operator(s.with_bits(4 if i == 0 else 8), BrevitasLayers()) for i, s in enumerate(specs))
+    )
+    quantise_trained(trained, whole, [torch.rand(2, 3, 24, 24)])
+    assert uncalibrated(whole) == []
+    state = whole.state_dict()
+    assert any("scaling_impl" in key for key in trained)
+    assert all(torch.equal(state[key], value) for key, value in trained.items())
+
+
 def test_quantising_the_weights_of_another_architecture_says_so() -> None:
     state = _network(FLOAT_BITS, adadm=False).state_dict()
     with pytest.raises(HwnasError, match="differ in"):
