@@ -28,7 +28,9 @@ class Profile:
         lookup: what turns one quantised map into another is written as a LeakyRelu, which ONNX Runtime computes by a
             table; a Relu, and nothing, it computes in float.
         folded_factors: a map may be made real by another step than the one it was quantised by, which multiplies it.
-        integer_shuffle: pixels are shuffled as integers, between QuantizeLinear and DequantizeLinear.
+        shuffle: where pixels are shuffled: where the network does (``anywhere``), as integers between QuantizeLinear and
+            DequantizeLinear (``integer``), or between two pairs of the same step, so that all that the shuffle reads and
+            makes is quantised (``quantised``).
         rules: what its graphs are checked for; see `hwnas.exporters.lint`.
     """
 
@@ -40,7 +42,7 @@ class Profile:
     integer_bias: bool = True
     lookup: bool = False
     folded_factors: bool = False
-    integer_shuffle: bool = False
+    shuffle: Literal["anywhere", "integer", "quantised"] = "anywhere"
 
 
 PROFILES: Registry[Profile] = Registry("exporter profile", "hwnas.profiles")
@@ -53,7 +55,7 @@ _CPU = Profile(
     rules="cpu",
     lookup=True,
     folded_factors=True,
-    integer_shuffle=True,
+    shuffle="integer",
 )
 for _name, _profile in {
     "onnxruntime-cpu": _CPU,
@@ -73,6 +75,7 @@ for _name, _profile in {
         integers="unsigned",
         clip="quantised",
         rules="qnn",
+        shuffle="quantised",
     ),
 }.items():
     PROFILES.register(_name)(_profile)

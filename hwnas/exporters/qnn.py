@@ -6,6 +6,7 @@ time.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,6 +27,9 @@ from hwnas.exporters.silence import silenced
 from hwnas.files import atomic_path
 
 PROVIDER = "QNNExecutionProvider"
+
+_UNSUPPORTED = re.compile(r"\{ name: (.+?), type: \w+ \}")
+"""A node in the list that the provider writes of what it leaves to the CPU."""
 
 
 def _provider() -> tuple[Any, Any]:
@@ -49,7 +53,7 @@ def _provider() -> tuple[Any, Any]:
 def _options(accelerator: str | None, settings: Mapping[str, str]) -> onnxruntime.SessionOptions:
     package, device = _provider()
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # fatal only: whatever else it has to say, it also raises
+    options.log_severity_level = 3  # errors: that some of a network is unsupported is raised, what of it is only said
     # What the HTP cannot compute must not be computed elsewhere unnoticed.
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     for key, value in settings.items():
@@ -116,13 +120,14 @@ class QnnExporter(Exporter):
                 "ep.context_file_path": str(context),
             }
             try:
-                with silenced():
+                with silenced() as said:
                     onnxruntime.InferenceSession(source, _options(job.options.accelerator, settings))
                 model = onnx.load(context)
             except HwnasError:
                 raise
             except Exception as error:
-                raise HwnasError(f"the HTP cannot compute all of this network: {last_line(error)}") from error
+                names = ", ".join(dict.fromkeys(_UNSUPPORTED.findall(said.text))) or last_line(error)
+                raise HwnasError(f"the HTP cannot compute all of this network: {names}") from error
             onnx.helper.set_model_props(model, dict(job.metadata))
             with atomic_path(path) as temporary:
                 onnx.save(model, temporary)

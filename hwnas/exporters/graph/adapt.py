@@ -16,7 +16,13 @@ from onnx_ir.passes.common import IdentityEliminationPass, RemoveUnusedNodesPass
 
 from hwnas.errors import HwnasError
 from hwnas.exporters.graph.folds import fold_biases, fold_factors, fold_weight_clips, integer_batch_norms
-from hwnas.exporters.graph.order import requantise_by_lookup, separate_rectifiers, shuffle_integers, unshare_integers
+from hwnas.exporters.graph.order import (
+    requantise_by_lookup,
+    separate_rectifiers,
+    shuffle_between_quantisers,
+    shuffle_integers,
+    unshare_integers,
+)
 from hwnas.exporters.graph.values import add_constant, array, producer, substitute
 from hwnas.exporters.profiles import Profile
 
@@ -54,8 +60,10 @@ def adapt(model: ir.Model, profile: Profile) -> None:
     fold_weight_clips(graph)
     for quantiser in list(map_quantisers(graph)):
         _rewrite(graph, quantiser, profile)
-    if profile.integer_shuffle:
+    if profile.shuffle == "integer":
         shuffle_integers(graph)
+    elif profile.shuffle == "quantised":
+        shuffle_between_quantisers(graph)
     if profile.folded_factors:
         fold_factors(graph)
     integer_batch_norms(graph)

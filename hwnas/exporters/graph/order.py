@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from hwnas.exporters.graph.values import add_constant, producer, stored, substitute
 
-_ELEMENTWISE = ("Relu", "QuantizeLinear", "Clip")
+_QUANTISING = ("Relu", "QuantizeLinear", "Clip")
 
 _BREVITAS = re.compile(r"/act_quant/export_handler|_quant/export_handler|/DequantizeLinear_output_\d+(?=/)")
 """What its export adds to the names of modules, and of their weights and biases."""
@@ -18,8 +18,7 @@ def shuffle_integers(graph: ir.Graph) -> None:
     """Move DepthToSpace to where its map is of bytes: it permutes, so that elementwise nodes commute with it."""
     for node in [node for node in graph if node.op_type == "DepthToSpace"]:
         # Downwards, past what makes bytes of a convolution's output ...
-        while (reader := _only_reader(node.outputs[0])) is not None and reader.op_type in _ELEMENTWISE:
-            _swap(graph, node, reader)
+        _move_down(graph, node, _QUANTISING)
         # ... or upwards, before the bytes are made real.
         if (before := producer(node.inputs[0], "DequantizeLinear")) is not None:
             shuffled = ir.node("DepthToSpace", [before.inputs[0]], node.attributes)
@@ -29,6 +28,32 @@ def shuffle_integers(graph: ir.Graph) -> None:
             graph.insert_before(node, [shuffled, real])
             substitute(node.outputs[0], real.outputs[0])
             graph.remove(node, safe=True)
+
+
+def shuffle_between_quantisers(graph: ir.Graph) -> None:
+    """Move DepthToSpace to behind what quantises its map, and quantise what it makes by the same step once more.
+
+    A Relu or DepthToSpace between a convolution and its QuantizeLinear leaves QNN with a convolution of floats.
+    """
+    for node in [node for node in graph if node.op_type == "DepthToSpace"]:
+        moved = _move_down(graph, node, (*_QUANTISING, "DequantizeLinear"))
+        if moved and (before := producer(node.inputs[0], "DequantizeLinear")) is not None:
+            again = ir.node("QuantizeLinear", [node.outputs[0], *before.inputs[1:]])
+            real = ir.node("DequantizeLinear", [again.outputs[0], *before.inputs[1:]])
+            for made, name in ((again, "quantised"), (real, "real")):
+                made.name = made.outputs[0].name = f"{node.outputs[0].name}/{name}"
+            substitute(node.outputs[0], real.outputs[0])
+            again.replace_input_with(0, node.outputs[0])
+            graph.insert_after(node, [again, real])
+
+
+def _move_down(graph: ir.Graph, node: ir.Node, operations: tuple[str, ...]) -> bool:
+    """Move a permutation past its only reader, as long as that is one of ``operations``; whether any was."""
+    moved = False
+    while (reader := _only_reader(node.outputs[0])) is not None and reader.op_type in operations:
+        _swap(graph, node, reader)
+        moved = True
+    return moved
 
 
 def _only_reader(value: ir.Value) -> ir.Node | None:
