@@ -57,6 +57,21 @@ def test_several_files_take_their_places_together(tmp_path: Path) -> None:
     assert path.read_text() == "graph"
 
 
+def test_what_others_look_for_is_moved_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between two moves, an export may leave weights without their graph, and no graph without its weights."""
+    moved, move = [], Path.replace
+
+    def replace(self: Path, target: Path) -> Path:
+        moved.append(Path(target).name)
+        return move(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with atomic_files(tmp_path / "b.xml") as temporary:
+        for name in ("a.bin", "b.xml", "c.json"):
+            (temporary.parent / name).write_text(name)
+    assert moved == ["a.bin", "c.json", "b.xml"]
+
+
 def test_a_folder_takes_the_place_of_an_older_one(tmp_path: Path) -> None:
     path = tmp_path / "model.mlpackage"
     for content in ("old", "new"):

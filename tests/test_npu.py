@@ -4,7 +4,7 @@ import random
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from hwnas.errors import HwnasError
@@ -66,3 +66,27 @@ def test_a_grouped_convolution_before_the_shuffle_becomes_a_dense_one() -> None:
 def test_a_shuffle_of_something_else_is_refused() -> None:
     with pytest.raises(HwnasError, match="no convolution makes what 1 shuffles"):
         for_neural_processors(nn.Sequential(nn.ReLU(), nn.PixelShuffle(2)))
+
+
+class _ReadTwice(nn.Module):
+    """A convolution whose map is shuffled, and read besides; in one of two ways."""
+
+    def __init__(self, twice: bool) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(12, 12, 3, padding=1)
+        self.shuffle = nn.PixelShuffle(2)
+        self.twice = twice
+
+    def forward(self, x: Tensor) -> Tensor:
+        made = self.convolution(x)
+        if self.twice:
+            made = self.convolution(made)
+            return self.shuffle(made)
+        return self.shuffle(made) + made.mean(1, keepdim=True).repeat(1, 1, 2, 2) * made[:, :1].mean()
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_others_read_the_channels_in_their_own_order(twice: bool) -> None:
+    torch.manual_seed(0)
+    network, x = _ReadTwice(twice), torch.rand(1, 12, 5, 5)
+    torch.testing.assert_close(for_neural_processors(network)(x), network(x))

@@ -97,6 +97,10 @@ class ArtifactUpscaler:
         y = y[0].transpose(1, 2, 0)
         if self.artifact.takes_bytes:
             return np.ascontiguousarray(y)
+        if not np.isfinite(y).all():
+            raise HwnasError(
+                f"{self.path} makes pixels that are no numbers, of an image of {image.shape[1]}x{image.shape[0]}"
+            )
         # Half up, as in the evaluation; numpy's rint would round halves to even.
         upscaled: NDArray[np.uint8] = np.floor(np.clip(y, 0, 1) * 255 + 0.5).astype(np.uint8)
         return upscaled

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hwnas.errors import UsageError
 from hwnas.exporters.artifact import Artifact
-from hwnas.exporters.parity import FLOAT_TOLERANCE, QUANTISED_TOLERANCE, Tolerance
+from hwnas.exporters.parity import FLOAT_TOLERANCE, HALF_TOLERANCE, QUANTISED_TOLERANCE, Tolerance
 from hwnas.exporters.profiles import Profile
 from hwnas.registry import Registry
 
@@ -74,11 +74,13 @@ class Exporter(ABC):
         """Whether this machine can run what is written; if not, it is reported as not verified."""
         return True
 
-    def tolerance(self, quantised: bool) -> Tolerance:
+    def tolerance(self, quantised: bool, options: ExportOptions) -> Tolerance:
         """How far its runtime may be from torch, for a network of integers or of floats.
 
         That of a runtime of exact integers and 32-bit floats; others say why theirs is wider.
         """
+        if options.half:
+            return HALF_TOLERANCE
         return QUANTISED_TOLERANCE if quantised else FLOAT_TOLERANCE
 
     @abstractmethod

@@ -20,9 +20,9 @@ from torch import nn
 
 from hwnas.errors import HwnasError, UsageError, last_line
 from hwnas.exporters.artifact import Artifact
-from hwnas.exporters.base import EXPORTERS, Exporter, ExportJob
+from hwnas.exporters.base import EXPORTERS, Exporter, ExportJob, ExportOptions
 from hwnas.exporters.onnx import INPUT_NAME, OUTPUT_NAME
-from hwnas.exporters.parity import FLOAT_TOLERANCE, HALF_TOLERANCE, Tolerance
+from hwnas.exporters.parity import REQUANTISED_TOLERANCE, Tolerance
 from hwnas.exporters.profiles import Profile
 from hwnas.exporters.silence import silenced
 from hwnas.networks.npu import for_neural_processors
@@ -84,8 +84,8 @@ class CoreMlExporter(Exporter):
     def runs_here(self) -> bool:
         return _is_mac()
 
-    def tolerance(self, quantised: bool) -> Tolerance:
-        return HALF_TOLERANCE if quantised else FLOAT_TOLERANCE
+    def tolerance(self, quantised: bool, options: ExportOptions) -> Tolerance:
+        return REQUANTISED_TOLERANCE if options.requantise else super().tolerance(quantised, options)
 
     def write(self, network: nn.Module, path: Path, job: ExportJob) -> None:
         options = job.options

@@ -27,6 +27,7 @@ from hwnas.exporters.graph import adapt
 from hwnas.exporters.graph.options import INT4_OPSET, bytes_in_and_out, fix_size, pack_int4
 from hwnas.exporters.graph.order import shorten_names
 from hwnas.exporters.lint import check_model, require_rules
+from hwnas.exporters.parity import require_source
 from hwnas.exporters.profiles import PROFILES, Profile
 from hwnas.exporters.runtime import OnnxArtifact
 from hwnas.files import atomic_path
@@ -116,7 +117,7 @@ def export_onnx(
             warnings.simplefilter("ignore")
             from brevitas.export import export_onnx_qcdq  # warns when it is imported
 
-            if any(isinstance(module, QuantLayerMixin) for module in network.modules()):
+            if _is_quantised(network):
                 export_onnx_qcdq(network, args=sample, export_path=str(temporary), **arguments)
             else:
                 torch.onnx.export(network, (sample,), str(temporary), **arguments)
@@ -132,9 +133,19 @@ def export_onnx(
         onnx.save(model, temporary)
 
 
-def write_onnx(network: nn.Module, path: Path, job: ExportJob) -> None:
-    """`export_onnx` for an exporter."""
+def write_source(network: nn.Module, path: Path, job: ExportJob) -> None:
+    """`export_onnx` for a compiler, whose file is held to less: what it is given is held to all.
+
+    Raises:
+        HwnasError: also if ONNX Runtime does not compute with it what the network does.
+    """
     export_onnx(network, path, job.samples[0], job.metadata, job.profile, job.options)
+    tolerance = EXPORTERS["onnx"].tolerance(_is_quantised(network), job.options)
+    require_source(network, OnnxArtifact(path), job.samples, tolerance)
+
+
+def _is_quantised(network: nn.Module) -> bool:
+    return any(isinstance(module, QuantLayerMixin) for module in network.modules())
 
 
 def _apply(model: ir.Model, options: ExportOptions, profile: Profile, scale: int) -> None:
@@ -167,7 +178,7 @@ class OnnxExporter(Exporter):
     suffix = ".onnx"
 
     def write(self, network: nn.Module, path: Path, job: ExportJob) -> None:
-        write_onnx(network, path, job)
+        export_onnx(network, path, job.samples[0], job.metadata, job.profile, job.options)
 
     def notes(self, path: Path, profile: Profile) -> tuple[str, ...]:
         summary = summarise(path)

@@ -13,9 +13,9 @@ from torch import nn
 
 from hwnas.errors import HwnasError, UsageError, last_line, not_installed
 from hwnas.exporters.artifact import Artifact
-from hwnas.exporters.base import EXPORTERS, Exporter, ExportJob
-from hwnas.exporters.onnx import write_onnx
-from hwnas.exporters.parity import FLOAT_TOLERANCE, QUANTISED_TOLERANCE, Tolerance
+from hwnas.exporters.base import EXPORTERS, Exporter, ExportJob, ExportOptions
+from hwnas.exporters.onnx import write_source
+from hwnas.exporters.parity import QUANTISED_TOLERANCE, Tolerance
 from hwnas.files import atomic_path
 
 _SECTION = "hwnas"
@@ -75,10 +75,10 @@ class OpenVinoExporter(Exporter):
     name = "openvino"
     suffix = ".xml"
 
-    def tolerance(self, quantised: bool) -> Tolerance:
+    def tolerance(self, quantised: bool, options: ExportOptions) -> Tolerance:
         # Where it adds a map to what a convolution makes, it leaves out the rounding between the two: for the demo's
         # network 0.07 of what that adds to bicubic. Without these three roundings ONNX Runtime computes the same.
-        return replace(QUANTISED_TOLERANCE, share=0.1) if quantised else FLOAT_TOLERANCE
+        return replace(QUANTISED_TOLERANCE, share=0.1) if quantised else super().tolerance(quantised, options)
 
     def write(self, network: nn.Module, path: Path, job: ExportJob) -> None:
         openvino = _openvino()
@@ -86,7 +86,7 @@ class OpenVinoExporter(Exporter):
             raise UsageError("--pack-int4 is for ONNX files; OpenVINO stores weights as it computes them")
         with TemporaryDirectory() as folder:
             source = Path(folder) / "network.onnx"
-            write_onnx(network, source, job)
+            write_source(network, source, job)
             model = openvino.convert_model(source)
             for key, value in job.metadata.items():
                 model.set_rt_info(value, [_SECTION, key])

@@ -8,11 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hwnas.errors import HwnasError
 from hwnas.exporters.artifact import Artifact
 from hwnas.networks.bicubic import bicubic
+
+SOURCE_SAMPLES = 2
+"""Images that what is given to a compiler is held against the network on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,9 @@ class Tolerance:
     share: float = math.inf
     """Mean difference as a share of what the network adds to a bicubic enlargement: one that adds little is held to
     little, or its file could compute the bicubic enlargement alone and pass."""
+    detail: float = math.inf
+    """Largest distance from 1 of `ParityReport.detail`. Rounding is as often up as down, so it changes much of a map
+    and next to nothing of this; weights that are wrong in scale do."""
 
 
 FLOAT_TOLERANCE = Tolerance(mean=0.001, maximum=0.01)
@@ -32,7 +39,10 @@ FLOAT_TOLERANCE = Tolerance(mean=0.001, maximum=0.01)
 HALF_SHARE = 0.5
 """Of what the network adds to bicubic enlargement, for runtimes of another arithmetic: adding nothing is off by 1."""
 
-HALF_TOLERANCE = Tolerance(mean=0.1, maximum=2.0, share=HALF_SHARE)
+DETAIL = 0.1
+"""Allowed of `ParityReport.detail` for these runtimes."""
+
+HALF_TOLERANCE = Tolerance(mean=0.1, maximum=2.0, share=HALF_SHARE, detail=DETAIL)
 """Sixteen bits have eleven of mantissa: an eighth of a grey level next to white."""
 
 QUANTISED_TOLERANCE = Tolerance(mean=0.25, maximum=64.0, share=0.02)
@@ -42,7 +52,7 @@ nonsense. A mean of 0.25 is what the rounding of the output to bytes costs anywa
 2, 4, 8 and mixed bits measured at most 0.04 and 21 with AdaDM (whose deviation is such a sum), 0.002 and 4
 without."""
 
-REQUANTISED_TOLERANCE = Tolerance(mean=2.0, maximum=96.0, share=HALF_SHARE)
+REQUANTISED_TOLERANCE = Tolerance(mean=2.0, maximum=96.0, share=HALF_SHARE, detail=DETAIL)
 """Other steps than those trained with make another network; what that costs is told in decibels."""
 
 
@@ -56,6 +66,9 @@ class ParityReport:
         crops: how many crops were compared.
         tolerance_mean: largest mean allowed; the tolerance's, or less for a network that adds little to bicubic.
         tolerance_max: largest maximum allowed.
+        detail: how much of what the network adds to bicubic enlargement the file adds: the factor by which the one
+            is closest to the other; 1 for a network that adds nothing.
+        tolerance_detail: largest distance of this from 1 that is allowed.
     """
 
     mean: float
@@ -63,16 +76,21 @@ class ParityReport:
     crops: int
     tolerance_mean: float
     tolerance_max: float
+    detail: float
+    tolerance_detail: float
 
     @property
     def passed(self) -> bool:
-        return self.mean <= self.tolerance_mean and self.maximum <= self.tolerance_max
+        close = self.mean <= self.tolerance_mean and self.maximum <= self.tolerance_max
+        return close and abs(self.detail - 1) <= self.tolerance_detail
 
     def __str__(self) -> str:
-        return (
-            f"{self.mean:.2g} grey levels mean, {self.maximum:.2g} at most on {self.crops} real crops; "
-            f"up to {self.tolerance_mean:.2g} and {self.tolerance_max:g} are allowed"
-        )
+        found = f"{self.mean:.2g} grey levels mean, {self.maximum:.2g} at most"
+        allowed = f"up to {self.tolerance_mean:.2g} and {self.tolerance_max:g} are allowed"
+        if not math.isinf(self.tolerance_detail):
+            found += f", {self.detail:.1%} of the detail"
+            allowed += f", and {1 - self.tolerance_detail:.0%} to {1 + self.tolerance_detail:.0%}"
+        return f"{found} on {self.crops} real crops; {allowed}"
 
 
 def check_parity(network: nn.Module, artifact: Artifact, crops: Sequence[Tensor], tolerance: Tolerance) -> ParityReport:
@@ -92,38 +110,54 @@ def check_parity(network: nn.Module, artifact: Artifact, crops: Sequence[Tensor]
         raise HwnasError(f"{artifact.path} cannot be compared on nothing; give at least one crop")
     was_training = network.training
     network.eval()
-    total, added, count, maximum = 0.0, 0.0, 0, 0.0
     try:
-        for crop in crops:
-            with torch.no_grad():
-                expected = network(crop).numpy()
-            added += float(np.abs(expected - bicubic(crop, expected.shape[2] // crop.shape[2]).numpy()).sum()) * 255
-            if artifact.takes_bytes:
-                expected = np.rint(expected.clip(0, 1) * 255).astype(np.uint8)
-                found = artifact.run((crop.numpy() * 255).round().astype(np.uint8))
-            else:
-                expected = expected * 255
-                found = artifact.run(crop.numpy()) * 255
-            if found.shape != expected.shape:
-                raise HwnasError(
-                    f"{artifact.path} does not compute what the network computes: of {list(crop.shape)} it "
-                    f"makes {list(found.shape)}, the network {list(expected.shape)}"
-                )
-            difference = np.abs(expected.astype(np.float64) - found)
-            total += float(difference.sum())
-            count += difference.size
-            maximum = max(maximum, float(difference.max()))
+        compared = [_compare(network, artifact, crop) for crop in crops]
     finally:
         network.train(was_training)
+    difference, own, added = (np.concatenate([arrays[i] for arrays in compared]) for i in range(3))
     # Rounding in float arithmetic is not in proportion to anything, so that much is always allowed.
-    allowed = max(min(tolerance.mean, FLOAT_TOLERANCE.mean), min(tolerance.mean, tolerance.share * added / count))
-    # Of two numbers next to each other one may round to the next byte.
-    most = tolerance.maximum + artifact.takes_bytes
-    report = ParityReport(total / count, maximum, len(crops), allowed, most)
+    share = tolerance.share * float(np.abs(own).mean())
+    power = float((own**2).mean())
+    report = ParityReport(
+        mean=float(np.abs(difference).mean()),
+        maximum=float(np.abs(difference).max()),
+        crops=len(crops),
+        tolerance_mean=max(min(tolerance.mean, FLOAT_TOLERANCE.mean), min(tolerance.mean, share)),
+        # Of two numbers next to each other one may round to the next byte.
+        tolerance_max=tolerance.maximum + artifact.takes_bytes,
+        detail=float((own * added).mean()) / power if power > FLOAT_TOLERANCE.mean**2 else 1.0,
+        tolerance_detail=tolerance.detail,
+    )
     if not report.passed:
-        raise HwnasError(
-            f"{artifact.path} does not compute what the network computes: they differ by {report.mean:.4g} grey "
-            f"levels in the mean and {report.maximum:.4g} at most "
-            f"(up to {allowed:.2g} and {most:g} are allowed)"
-        )
+        raise HwnasError(f"{artifact.path} does not compute what the network computes: {report}")
     return report
+
+
+def require_source(network: nn.Module, source: Artifact, samples: Sequence[Tensor], tolerance: Tolerance) -> None:
+    """Hold what a compiler is given against the network, on a few images.
+
+    Raises:
+        HwnasError: if they differ.
+    """
+    try:
+        check_parity(network, source, samples[:SOURCE_SAMPLES], tolerance)
+    except HwnasError as error:
+        raise HwnasError(str(error).replace(str(source.path), "what was to be compiled")) from error
+
+
+def _compare(network: nn.Module, artifact: Artifact, crop: Tensor) -> tuple[NDArray, NDArray, NDArray]:
+    """Of one crop, flat and in grey levels: the difference, and what network and file add to bicubic enlargement."""
+    with torch.no_grad():
+        expected = network(crop).numpy().astype(np.float64) * 255
+    enlarged = bicubic(crop, expected.shape[2] // crop.shape[2]).numpy() * 255
+    if artifact.takes_bytes:
+        found = artifact.run((crop.numpy() * 255).round().astype(np.uint8)).astype(np.float64)
+        compared = np.rint(expected.clip(0, 255))
+    else:
+        found, compared = artifact.run(crop.numpy()).astype(np.float64) * 255, expected
+    if found.shape != expected.shape:
+        raise HwnasError(
+            f"{artifact.path} does not compute what the network computes: of {list(crop.shape)} it "
+            f"makes {list(found.shape)}, the network {list(expected.shape)}"
+        )
+    return (found - compared).ravel(), (expected - enlarged).ravel(), (found - enlarged).ravel()

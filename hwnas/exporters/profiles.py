@@ -23,14 +23,14 @@ class Profile:
             ``signed``, with none anywhere.
         clip: how a map of fewer than eight bits is narrowed: between its QuantizeLinear and DequantizeLinear
             (``integer``), before them (``float``), or before them and after another pair of the same step, so that all
-            that the Clip reads and makes is quantised (``quantised``).
+            that it reads and makes is quantised (``quantised``; a Min where the map is rectified).
         integer_bias: biases are int32 with a DequantizeLinear, or else float.
         lookup: what turns one quantised map into another is written as a LeakyRelu, which ONNX Runtime computes by a
             table; a Relu, and nothing, it computes in float.
         folded_factors: a map may be made real by another step than the one it was quantised by, which multiplies it.
-        shuffle: where pixels are shuffled: where the network does (``anywhere``), as integers between QuantizeLinear and
-            DequantizeLinear (``integer``), or between two pairs of the same step, so that all that the shuffle reads and
-            makes is quantised (``quantised``).
+        shuffle: where pixels are shuffled: where the network does (``anywhere``), as integers between QuantizeLinear
+            and DequantizeLinear (``integer``), or between two pairs of the same step, so that all that the shuffle
+            reads and makes is quantised (``quantised``).
         rules: what its graphs are checked for; see `hwnas.exporters.lint`.
     """
 

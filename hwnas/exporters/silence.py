@@ -26,8 +26,7 @@ def silenced() -> Iterator[Said]:
     level, saved = logging.root.manager.disable, [os.dup(stream) for stream in (1, 2)]
     for own in (sys.stdout, sys.stderr):
         own.flush()
-    kept = TemporaryFile("w+", errors="replace")
-    with warnings.catch_warnings(), kept, contextlib.redirect_stdout(kept):
+    with warnings.catch_warnings(), TemporaryFile("w+", errors="replace") as kept, contextlib.redirect_stdout(kept):
         warnings.simplefilter("ignore")
         logging.disable(logging.CRITICAL)
         for stream in (1, 2):

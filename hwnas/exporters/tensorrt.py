@@ -6,6 +6,7 @@ the graph that it is given, `hwnas.exporters.lint` checks.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,10 +19,10 @@ from torch import nn
 
 from hwnas.data.div2k import cache_folder
 from hwnas.errors import HwnasError, UsageError
-from hwnas.exporters.artifact import WHOLE_IMAGE, Artifact
+from hwnas.exporters.artifact import Artifact
 from hwnas.exporters.base import EXPORTERS, Exporter, ExportJob, ExportOptions
-from hwnas.exporters.onnx import INPUT_NAME, OUTPUT_NAME, write_onnx
-from hwnas.exporters.parity import HALF_SHARE, Tolerance
+from hwnas.exporters.onnx import INPUT_NAME, OUTPUT_NAME, write_source
+from hwnas.exporters.parity import DETAIL, HALF_SHARE, HALF_TOLERANCE, Tolerance
 from hwnas.files import atomic_path
 
 SMALLEST, USUAL, LARGEST = (16, 16), (180, 320), (1080, 1920)
@@ -65,7 +66,7 @@ class TensorRTArtifact(Artifact):
         self.takes_bytes = self._engine.get_tensor_dtype(INPUT_NAME) == trt.uint8
         height, width = (side if side > 0 else None for side in tuple(self._engine.get_tensor_shape(INPUT_NAME))[2:])
         self.size = height, width
-        self.properties: Mapping[str, str] = {}
+        self.properties = _properties(self._engine.name)
 
     def run(self, x: NDArray) -> NDArray:
         inputs = torch.from_numpy(np.ascontiguousarray(x)).cuda()
@@ -83,27 +84,31 @@ class TensorRTArtifact(Artifact):
         return outputs.cpu().numpy()
 
 
+def _properties(name: str) -> Mapping[str, str]:
+    """What an engine says of itself; nothing, of one from elsewhere."""
+    try:
+        stored = json.loads(name)
+    except (ValueError, RecursionError):
+        stored = None
+    return {str(key): str(value) for key, value in stored.items()} if isinstance(stored, dict) else {}
+
+
 class TensorRTExporter(Exporter):
     """Explicit quantisation, strongly typed: the precision of every layer is the one that the graph states."""
 
     name = "tensorrt"
     suffix = ".engine"
 
-    def tolerance(self, quantised: bool) -> Tolerance:
+    def tolerance(self, quantised: bool, options: ExportOptions) -> Tolerance:
         # Its float convolutions take TensorFloat-32, of ten bits of mantissa.
-        return Tolerance(mean=0.25, maximum=64.0, share=HALF_SHARE)
+        return Tolerance(mean=0.25, maximum=64.0, share=HALF_SHARE, detail=DETAIL) if quantised else HALF_TOLERANCE
 
     def write(self, network: nn.Module, path: Path, job: ExportJob) -> None:
         trt = _tensorrt()
-        if job.metadata.get("overlap") == WHOLE_IMAGE:
-            raise HwnasError(
-                "the network looks at the whole image, and an engine cannot say so to whoever cuts one into tiles; "
-                "export it with --freeze-adadm"
-            )
         with TemporaryDirectory() as folder:
             source = Path(folder) / "network.onnx"
-            write_onnx(network, source, job)
-            engine = _build(trt, source, job.options)
+            write_source(network, source, job)
+            engine = _build(trt, source, job)
         with atomic_path(path) as temporary:
             temporary.write_bytes(engine)
 
@@ -111,14 +116,16 @@ class TensorRTExporter(Exporter):
         return TensorRTArtifact(path)
 
 
-def _build(trt: Any, source: Path, options: ExportOptions) -> bytes:
+def _build(trt: Any, source: Path, job: ExportJob) -> bytes:
     builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, builder.logger)
     if not parser.parse_from_file(str(source)):
         raise HwnasError(f"TensorRT cannot read the network: {parser.get_error(0)}")
+    # Engines have a name, and no other place for what a file says of itself.
+    network.name = json.dumps(dict(job.metadata))
     config = builder.create_builder_config()
-    if options.size is None:
+    if job.options.size is None:
         shapes = builder.create_optimization_profile()
         shapes.set_shape(INPUT_NAME, *((1, 3, *size) for size in (SMALLEST, USUAL, LARGEST)))
         config.add_optimization_profile(shapes)

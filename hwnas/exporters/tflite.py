@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from hwnas.errors import HwnasError, UsageError, first_line, not_installed
 from hwnas.exporters.artifact import Artifact
-from hwnas.exporters.base import EXPORTERS, Exporter, ExportJob
+from hwnas.exporters.base import EXPORTERS, Exporter, ExportJob, ExportOptions
+from hwnas.exporters.parity import FLOAT_TOLERANCE, REQUANTISED_TOLERANCE, Tolerance, require_source
 from hwnas.exporters.silence import silenced
 from hwnas.files import atomic_path
 from hwnas.networks.npu import for_neural_processors
@@ -133,6 +134,9 @@ class TfliteExporter(Exporter):
     suffix = ".tflite"
     requantises = True
 
+    def tolerance(self, quantised: bool, options: ExportOptions) -> Tolerance:
+        return REQUANTISED_TOLERANCE if options.requantise else super().tolerance(quantised, options)
+
     def write(self, network: nn.Module, path: Path, job: ExportJob) -> None:
         for asked, option in (
             (job.options.takes_bytes, "--uint8-io"),
@@ -155,6 +159,8 @@ class TfliteExporter(Exporter):
             converted = litert_torch.to_channel_last_io(for_neural_processors(network), args=[0], outputs=[0])
             litert_torch.convert(converted, (images[0],)).export(str(floats))
             if job.options.requantise:
+                # What is quantised is held to as much as a float file; what comes of it, to less.
+                require_source(network, TfliteArtifact(floats), job.samples, FLOAT_TOLERANCE)
                 quantise = quantizer.Quantizer(str(floats))
                 quantise.load_quantization_recipe(recipe.static_wi8_ai8())
                 inputs = [{"args_0": image.numpy()} for image in _with_both_ends(images)]

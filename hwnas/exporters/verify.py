@@ -19,12 +19,7 @@ from hwnas.evaluation import evaluate_pairs
 from hwnas.exporters.artifact import WHOLE_IMAGE, ArtifactUpscaler
 from hwnas.exporters.base import Exporter, ExportJob, ExportOptions
 from hwnas.exporters.deploy import Deployable, float_twin
-from hwnas.exporters.parity import (
-    HALF_TOLERANCE,
-    REQUANTISED_TOLERANCE,
-    ParityReport,
-    check_parity,
-)
+from hwnas.exporters.parity import ParityReport, check_parity
 from hwnas.exporters.profiles import Profile
 from hwnas.files import write_text
 from hwnas.inference import TorchUpscaler, to_tensor
@@ -152,9 +147,7 @@ def export_verified(
     exporter.write(deployable.network, path, ExportJob(samples, metadata, profile, options))
     if not exporter.runs_here():
         return None, None
-    tolerance = exporter.tolerance(architecture.is_quantised)
-    if options.half or options.requantise:
-        tolerance = HALF_TOLERANCE if options.half else REQUANTISED_TOLERANCE
+    tolerance = exporter.tolerance(architecture.is_quantised, options)
     artifact = exporter.open(path)
     return ArtifactUpscaler(artifact), check_parity(deployable.network, artifact, crops, tolerance)
 

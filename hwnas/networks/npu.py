@@ -105,16 +105,31 @@ def for_neural_processors(network: nn.Module) -> nn.Module:
         if not isinstance(shuffle, nn.PixelShuffle):
             continue
         before = node.args[0]
+        read_once = len(before.users) == 1
         while isinstance(modules.get(str(before.target)), nn.Identity):
             before = before.args[0]
+            read_once = read_once and len(before.users) == 1
         convolution = modules.get(str(before.target))
         if not isinstance(convolution, nn.Conv2d):
             raise HwnasError(
                 f"no convolution makes what {node.target} shuffles; neural processors shuffle a convolution's only"
             )
-        network.set_submodule(str(before.target), _colours_last(convolution, shuffle.upscale_factor))
-        network.set_submodule(str(node.target), ChannelLastShuffle(shuffle.upscale_factor))
+        own: nn.Module = ChannelLastShuffle(shuffle.upscale_factor)
+        if read_once and [other.target for other in graph.nodes].count(before.target) == 1:
+            network.set_submodule(str(before.target), _colours_last(convolution, shuffle.upscale_factor))
+        else:
+            # Others read these channels in the order that they have.
+            own = nn.Sequential(_permutation(convolution.out_channels, shuffle.upscale_factor), own)
+        network.set_submodule(str(node.target), own)
     return network
+
+
+def _permutation(channels: int, scale: int) -> nn.Conv2d:
+    """A convolution that does nothing but order channels for `ChannelLastShuffle`."""
+    convolution = nn.Conv2d(channels, channels, 1, bias=False)
+    with torch.no_grad():
+        convolution.weight.copy_(torch.eye(channels)[colours_last(channels, scale), :, None, None])
+    return convolution
 
 
 def _colours_last(convolution: nn.Conv2d, scale: int) -> nn.Conv2d:

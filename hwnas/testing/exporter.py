@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hwnas.errors import HwnasError, UsageError
 from hwnas.exporters.artifact import ArtifactUpscaler
 from hwnas.exporters.base import Exporter, ExportJob, ExportOptions
-from hwnas.exporters.parity import REQUANTISED_TOLERANCE, check_parity
+from hwnas.exporters.parity import check_parity
 from hwnas.exporters.profiles import PROFILES
 from hwnas.operators.layers import FloatLayers
 from hwnas.quantization.brevitas_layers import build_quantised, calibrate
@@ -71,11 +71,11 @@ class ExporterContract:
     @pytest.mark.parametrize("bits", [32, 8, 4])
     def test_a_file_computes_what_the_network_does(self, tmp_path: Path, bits: int) -> None:
         if bits < 32 and self.exporter.requantises:
-            network, options, tolerance = self.network(32), self.options(requantise=True), REQUANTISED_TOLERANCE
+            network, options, quantised = self.network(32), self.options(requantise=True), False
         else:
-            network, options = self.network(bits), self.options()
-            tolerance = self.exporter.tolerance(quantised=bits < 32)
+            network, options, quantised = self.network(bits), self.options(), bits < 32
         path = self.write(network, tmp_path / f"network{self.exporter.suffix}", options)
+        tolerance = self.exporter.tolerance(quantised, options)
         assert check_parity(network, self.exporter.open(path), self.images(), tolerance).passed
 
     def test_a_file_says_what_it_is(self, tmp_path: Path) -> None:

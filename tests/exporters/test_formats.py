@@ -79,7 +79,9 @@ class TestQnn(ExporterContract):
         network = build_quantised(Architecture(wiring=wiring, operators=operators), placement=PROFILES["qnn"].placement)
         calibrate(network, self.images())
         path = self.write(network, tmp_path / "network.qnn.onnx", self.options())
-        assert check_parity(network, self.exporter.open(path), self.images(), self.exporter.tolerance(True)).passed
+        assert check_parity(
+            network, self.exporter.open(path), self.images(), self.exporter.tolerance(True, self.options())
+        ).passed
 
     def test_what_the_htp_cannot_compute_is_named(self, tmp_path: Path) -> None:
         class CountsPixels(nn.Module):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -21,6 +20,7 @@ from hwnas.exporters.profiles import PROFILES
 from hwnas.quantization.brevitas_layers import build_quantised, calibrate
 from hwnas.quantization.placement import Placement
 from hwnas.spaces import named_architecture
+from tests.exporters.damage import BROKEN, first, float_map, initialiser, weights
 
 SIZE = (9, 9)
 
@@ -45,120 +45,6 @@ def exported(network: nn.Module, tmp_path: Path) -> Callable[[str], Path]:
     return export
 
 
-def _initialiser(model: onnx.ModelProto, name: str) -> onnx.TensorProto:
-    return next(tensor for tensor in model.graph.initializer if tensor.name == name)
-
-
-def _change(
-    model: onnx.ModelProto, node: onnx.NodeProto, operand: int, change: Callable[[np.ndarray], np.ndarray]
-) -> None:
-    """Give a node another constant of its own in the place of one."""
-    old = _initialiser(model, node.input[operand])
-    new = numpy_helper.from_array(change(numpy_helper.to_array(old)), f"{node.name}-{operand}-changed")
-    model.graph.initializer.append(new)
-    node.input[operand] = new.name
-
-
-def _first(model: onnx.ModelProto, operation: str, after: int = 0) -> onnx.NodeProto:
-    return [node for node in model.graph.node if node.op_type == operation][after]
-
-
-def _computed_scale(model: onnx.ModelProto) -> str:
-    node = _first(model, "QuantizeLinear")
-    model.graph.node.insert(0, helper.make_node("Abs", [node.input[1]], ["computed"]))
-    node.input[1] = "computed"
-    return node.name
-
-
-def _negative_scale(model: onnx.ModelProto) -> str:
-    node = _first(model, "QuantizeLinear", 1)
-    _change(model, node, 1, lambda step: -step)
-    return node.name
-
-
-def _shifted(model: onnx.ModelProto) -> str:
-    node = _first(model, "QuantizeLinear", 1)
-    _change(model, node, 2, lambda zero: zero + zero.dtype.type(3))
-    return node.name
-
-
-def _clipped(model: onnx.ModelProto) -> str:
-    node = _first(model, "QuantizeLinear", 1)
-    reader = next(n for n in model.graph.node if n.op_type == "DequantizeLinear" and n.input[0] == node.output[0])
-    at = list(model.graph.node).index(reader)
-    model.graph.node.insert(at, helper.make_node("Clip", [node.output[0]], ["clipped"]))
-    reader.input[0] = "clipped"
-    return node.name
-
-
-def _weights(model: onnx.ModelProto) -> onnx.NodeProto:
-    convolution = _first(model, "Conv")
-    return next(node for node in model.graph.node if node.output[0] == convolution.input[1])
-
-
-def _other_axis(model: onnx.ModelProto) -> str:
-    node = _weights(model)
-    next(a for a in node.attribute if a.name == "axis").i = 2
-    return node.name
-
-
-def _quantised_bias(model: onnx.ModelProto) -> str:
-    convolution = _first(model, "Conv")
-    bias = numpy_helper.to_array(_initialiser(model, convolution.input[2]))
-    constants = {"b": np.zeros(len(bias), np.int32), "s": np.float32(1.0)}
-    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items())
-    model.graph.node.insert(0, helper.make_node("DequantizeLinear", ["b", "s"], ["quantised"]))
-    convolution.input[2] = "quantised"
-    return convolution.name
-
-
-def _several_steps(model: onnx.ModelProto) -> str:
-    node = _first(model, "QuantizeLinear", 1)
-    _change(model, node, 1, lambda step: np.full(64, step))
-    return node.name
-
-
-def _another_step(model: onnx.ModelProto) -> str:
-    node = _first(model, "QuantizeLinear", 1)
-    reader = next(n for n in model.graph.node if n.op_type == "DequantizeLinear" and n.input[0] == node.output[0])
-    _change(model, reader, 1, lambda step: step * np.float32(1.5))
-    return node.name
-
-
-def _sixteen_bits(model: onnx.ModelProto) -> str:
-    node = _first(model, "QuantizeLinear", 1)
-    _change(model, node, 2, lambda zero: np.zeros_like(zero, np.int16))
-    return node.name
-
-
-def _four_bits(model: onnx.ModelProto) -> str:
-    node = _weights(model)
-    for operand in (0, 2):
-        _change(model, node, operand, lambda values: np.clip(values, -8, 7).astype(ml_dtypes.int4))
-    return node.name
-
-
-def _float_map(model: onnx.ModelProto) -> str:
-    convolution = _first(model, "Conv", 1)
-    made_real = next(node for node in model.graph.node if node.output[0] == convolution.input[0])
-    quantised = next(node for node in model.graph.node if node.output[0] == made_real.input[0])
-    convolution.input[0] = quantised.input[0]
-    return convolution.name
-
-
-BROKEN = {
-    "constant-scales": (("tensorrt", "cpu", "qnn"), _computed_scale),
-    "constant-scales, negative": (("tensorrt", "cpu", "qnn"), _negative_scale),
-    "symmetric": (("tensorrt",), _shifted),
-    "adjacent": (("tensorrt",), _clipped),
-    "float-clips": (("qnn",), _clipped),
-    "weights-per-channel": (("tensorrt", "cpu", "qnn"), _other_axis),
-    "float-biases": (("tensorrt",), _quantised_bias),
-    "one-step-for-maps": (("tensorrt", "cpu", "qnn"), _several_steps),
-    "same-step": (("tensorrt",), _another_step),
-    "symmetric, other integers": (("tensorrt",), _sixteen_bits),
-    "symmetric, four bits": (("tensorrt",), _four_bits),
-}
 PROFILE_OF = {"tensorrt": "tensorrt", "cpu": "onnxruntime-cpu", "qnn": "qnn"}
 
 
@@ -186,7 +72,8 @@ def test_a_broken_rule_is_found_in_its_node(exported: Callable[[str], Path], rul
         node = damage(model)
         onnx.save(model, path)
         errors = [f for f in check_model(path, PROFILES[PROFILE_OF[runtime]]) if f.level == "error"]
-        assert (rule.split(",")[0], node) in {(f.rule, f.node) for f in errors}
+        # What was inlined is numbered.
+        assert any(f.rule == rule.split(",")[0] and f.node.startswith(node) for f in errors)
 
 
 def test_constants_may_be_nodes_and_axes_be_counted_from_the_end(exported: Callable[[str], Path]) -> None:
@@ -195,7 +82,7 @@ def test_constants_may_be_nodes_and_axes_be_counted_from_the_end(exported: Calla
     for node in model.graph.node:
         if node.op_type == "DequantizeLinear":
             for attribute in node.attribute:
-                if attribute.name == "axis" and len(_initialiser(model, node.input[0]).dims) == 4:
+                if attribute.name == "axis" and len(initialiser(model, node.input[0]).dims) == 4:
                     attribute.i -= 4
     tensors = list(model.graph.initializer)
     del model.graph.initializer[:]
@@ -212,7 +99,7 @@ def test_the_type_of_a_map_may_be_stated_without_a_zero_point(
     path = exported("tensorrt")
     model = onnx.load(path)
     model.opset_import[0].version = 21
-    node = _first(model, "QuantizeLinear", 1)
+    node = first(model, "QuantizeLinear", 1)
     reader = next(n for n in model.graph.node if n.input[0] == node.output[0])
     for changed in (node, reader):
         del changed.input[2]
@@ -226,8 +113,8 @@ def test_weights_may_be_quantised_by_the_file_itself(exported: Callable[[str], P
     """As NVIDIA's own tools write them: float weights, QuantizeLinear along axis 0, DequantizeLinear."""
     path = exported("tensorrt")
     model = onnx.load(path)
-    node = _weights(model)
-    integers, step = (numpy_helper.to_array(_initialiser(model, node.input[i])) for i in (0, 1))
+    node = weights(model)
+    integers, step = (numpy_helper.to_array(initialiser(model, node.input[i])) for i in (0, 1))
     real = numpy_helper.from_array(integers.astype(np.float32) * step.reshape(-1, 1, 1, 1), "real")
     model.graph.initializer.append(real)
     model.graph.node.insert(0, helper.make_node("QuantizeLinear", ["real", *node.input[1:]], ["made"], axis=0))
@@ -248,7 +135,7 @@ def test_operations_of_others_are_left_alone(exported: Callable[[str], Path]) ->
 def test_a_float_map_before_integer_weights_costs_time_only(exported: Callable[[str], Path]) -> None:
     path = exported("onnxruntime-cpu")
     model = onnx.load(path)
-    node = _float_map(model)
+    node = float_map(model)
     onnx.save(model, path)
     (finding,) = [f for f in check_model(path, PROFILES["onnxruntime-cpu"]) if f.rule == "both-operands-quantised"]
     assert (finding.level, finding.node) == ("advice", node)

@@ -3,6 +3,7 @@
 import itertools
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -10,10 +11,13 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from hwnas.errors import HwnasError
+from hwnas.exporters.artifact import Artifact
 from hwnas.exporters.onnx import export_onnx
 from hwnas.exporters.parity import (
     FLOAT_TOLERANCE,
+    HALF_TOLERANCE,
     QUANTISED_TOLERANCE,
+    REQUANTISED_TOLERANCE,
     Tolerance,
     check_parity,
 )
@@ -121,6 +125,61 @@ def test_a_file_that_enlarges_as_bicubic_and_adds_nothing_is_noticed(tmp_path: P
     assert check_parity(AddsNothing(), OnnxArtifact(path), CROPS, QUANTISED_TOLERANCE).passed
     with pytest.raises(HwnasError, match="does not compute what the network computes"):
         check_parity(AddsLittle(), OnnxArtifact(path), CROPS, QUANTISED_TOLERANCE)
+
+
+class _Detail(nn.Module):
+    """Adds ``level`` grey levels to bicubic enlargement, up and down from row to row."""
+
+    def __init__(self, level: float) -> None:
+        super().__init__()
+        self.level = level
+
+    def forward(self, x: Tensor) -> Tensor:
+        enlarged = bicubic(x, 2)
+        rows = torch.arange(enlarged.shape[2])[:, None] % 2 * 2 - 1
+        return enlarged + self.level / 255 * rows
+
+
+class _Off(Artifact):
+    """What a `_Detail` computes with ``detail`` of its detail, noise unlike it, and one pixel that is wrong."""
+
+    path, runtime, size, takes_bytes = Path("file"), "none", (None, None), False
+
+    def __init__(self, network: _Detail, detail: float = 1.0, noise: float = 0.0, pixel: float = 0.0) -> None:
+        self.network, self.noise, self.pixel = _Detail(network.level * detail), noise * network.level, pixel
+        self.properties: dict[str, str] = {}
+
+    def run(self, x: np.ndarray) -> np.ndarray:
+        y = self.network(torch.from_numpy(x)).numpy()
+        columns = np.arange(y.shape[3]) % 2 * 2 - 1
+        y = y + self.noise / 255 * columns
+        y[0, 0, 0, 0] += self.pixel / 255
+        return y
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "level", "passes", "fails"),
+    [
+        (FLOAT_TOLERANCE, 2.0, {"noise": 0.0004}, {"noise": 0.0006}),
+        (FLOAT_TOLERANCE, 2.0, {"pixel": 0.009}, {"pixel": 0.011}),
+        (QUANTISED_TOLERANCE, 2.0, {"noise": 0.019}, {"noise": 0.021}),
+        (QUANTISED_TOLERANCE, 20.0, {"noise": 0.012}, {"noise": 0.013}),
+        (QUANTISED_TOLERANCE, 20.0, {"pixel": 63.0}, {"pixel": 65.0}),
+        (HALF_TOLERANCE, 0.12, {"noise": 0.45}, {"noise": 0.55}),
+        (HALF_TOLERANCE, 0.5, {"detail": 0.91}, {"detail": 0.89}),
+        (REQUANTISED_TOLERANCE, 2.0, {"detail": 1.09}, {"detail": 1.11}),
+        (REQUANTISED_TOLERANCE, 2.0, {"noise": 0.45}, {"noise": 0.55}),
+        (REQUANTISED_TOLERANCE, 20.0, {"noise": 0.09}, {"noise": 0.11}),
+    ],
+)
+def test_what_is_allowed_is_as_documented(
+    tolerance: Tolerance, level: float, passes: dict[str, float], fails: dict[str, float]
+) -> None:
+    """A share of what the network adds, a mean, a maximum, and how much of the detail is there."""
+    network, crop = _Detail(level), [torch.full((1, 3, 32, 32), 0.5)]
+    assert check_parity(network, _Off(network, **passes), crop, tolerance).passed
+    with pytest.raises(HwnasError, match="does not compute what the network computes"):
+        check_parity(network, _Off(network, **fails), crop, tolerance)
 
 
 def test_differences_are_in_grey_levels(tmp_path: Path) -> None:

@@ -55,6 +55,28 @@ def test_a_file_without_the_property_is_asked_with_a_small_image(tmp_path: Path)
     assert _upscaler(_nearest(tmp_path / "fixed.onnx", [1, 3, 5, 7])).scale == 3
 
 
+def test_halves_are_rounded_up(tmp_path: Path) -> None:
+    """As the evaluation does, and not to even: the property is told by levels of which every second would differ."""
+    node = helper.make_node("Mul", ["x", "half"], ["y"])
+    path = _write(tmp_path / "halves.onnx", node, [1, 3, "h", "w"], scale="1")
+    model = onnx.load(path)
+    model.graph.initializer.append(helper.make_tensor("half", FLOAT, [], [0.5]))
+    onnx.save(model, path)
+    levels = np.arange(1, 256, 2, dtype=np.uint8)
+    # In 32 bits a byte over 255, halved and times 255 is a half exactly, or next to one.
+    exact = levels[(levels.astype(np.float32) / np.float32(255) * np.float32(0.5) * 255) % 1 == 0.5]
+    assert len(exact) > 60
+    upscaled = _upscaler(path)(np.broadcast_to(exact[:, None, None], (len(exact), 4, 3)).copy())
+    np.testing.assert_array_equal(upscaled[:, 0, 0], exact // 2 + 1)
+
+
+def test_pixels_that_are_no_numbers_are_an_error(tmp_path: Path) -> None:
+    path = _write(tmp_path / "nan.onnx", helper.make_node("Log", ["x"], ["y"]), [1, 3, "h", "w"], scale="1")
+    assert _upscaler(path)(np.full((2, 2, 3), 255, np.uint8)).max() == 0
+    with pytest.raises(HwnasError, match=r"nan\.onnx makes pixels that are no numbers"):
+        _upscaler(path)(np.zeros((2, 2, 3), np.uint8))
+
+
 def test_values_beyond_the_range_are_clipped(tmp_path: Path) -> None:
     path = _write(tmp_path / "bright.onnx", helper.make_node("Neg", ["x"], ["y"]), [1, 3, "h", "w"], scale="1")
     assert _upscaler(path)(np.full((2, 2, 3), 200, np.uint8)).max() == 0

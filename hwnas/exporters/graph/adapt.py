@@ -121,7 +121,12 @@ def _rewrite(graph: ir.Graph, quantiser: MapQuantiser, profile: Profile) -> None
     if narrow and profile.clip == "quantised":
         for operation in ("QuantizeLinear", "DequantizeLinear"):
             source = add(operation, source, constant(step), constant(zero))
-        source = add("Clip", source, constant(low * step), constant(high * step))
+        if low == 0:
+            # QNN takes a Clip from zero for a Relu, and forgets its upper bound.
+            bound = add("DequantizeLinear", constant(zero.dtype.type(high)), constant(step), constant(zero))
+            source = add("Min", source, bound)
+        else:
+            source = add("Clip", source, constant(low * step), constant(high * step))
         narrow = False
     elif narrow and profile.clip == "float":
         # A signed type needs no bound below where a ReLU comes before; and where there is a bound, it needs no ReLU.

@@ -36,7 +36,7 @@ def shuffle_between_quantisers(graph: ir.Graph) -> None:
     A Relu or DepthToSpace between a convolution and its QuantizeLinear leaves QNN with a convolution of floats.
     """
     for node in [node for node in graph if node.op_type == "DepthToSpace"]:
-        moved = _move_down(graph, node, (*_QUANTISING, "DequantizeLinear"))
+        moved = _move_down(graph, node, (*_QUANTISING, "Min", "DequantizeLinear"))
         if moved and (before := producer(node.inputs[0], "DequantizeLinear")) is not None:
             again = ir.node("QuantizeLinear", [node.outputs[0], *before.inputs[1:]])
             real = ir.node("DequantizeLinear", [again.outputs[0], *before.inputs[1:]])
@@ -45,6 +45,8 @@ def shuffle_between_quantisers(graph: ir.Graph) -> None:
             substitute(node.outputs[0], real.outputs[0])
             again.replace_input_with(0, node.outputs[0])
             graph.insert_after(node, [again, real])
+    # What a Min is moved to may come before its bound.
+    graph.sort()
 
 
 def _move_down(graph: ir.Graph, node: ir.Node, operations: tuple[str, ...]) -> bool:
