@@ -62,7 +62,7 @@ ROWS = (
 class OneThread(OnnxArtifact):
     """ONNX Runtime with default options and one thread."""
 
-    def _open(self, path: Path) -> onnxruntime.InferenceSession:
+    def _open(self, path: Path, optimised: bool) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 4
@@ -95,7 +95,7 @@ def main() -> None:
             request = pipeline.ExportRequest(path, row.format, row.precision, options, arguments.data)
             try:
                 target = settings.model_copy(update={"target": row.target})
-                reports[row] = pipeline.export(target, run, photographs, request)
+                reports[row] = pipeline.export(target, run, photographs, request, Silent())
             except HwnasError as error:
                 print(f"left out: {row.label}: {error}")
                 continue

@@ -124,7 +124,9 @@ class ExportRequest:
     benchmark: Path | None = None
 
 
-def export(config: RunConfig, run: RunDirectory, data: TrainingData, request: ExportRequest) -> ExportReport:
+def export(
+    config: RunConfig, run: RunDirectory, data: TrainingData, request: ExportRequest, progress: Progress
+) -> ExportReport:
     """Write the run's network for its target and verify what was written; leaves a report beside it.
 
     Raises:
@@ -161,7 +163,9 @@ def export(config: RunConfig, run: RunDirectory, data: TrainingData, request: Ex
     samples, crops = verify.calibration_crops(data.train, options.size), verify.parity_crops(held_out, options.size)
     # A file that fails, or is interrupted, before it is verified takes nobody's place.
     with atomic_files(request.path, exporter.writes_folder) as path:
+        writing = progress.task("export", 1)
         artifact, parity = verify.export_verified(deployable, path, exporter, profile, options, samples, crops)
+        writing.advance()
         report = verify.ExportReport(
             path=request.path,
             format=exporter.name,
@@ -172,7 +176,7 @@ def export(config: RunConfig, run: RunDirectory, data: TrainingData, request: Ex
             size_bytes=sum(file.stat().st_size for file in exporter.files(path)),
             runtime=None if artifact is None else artifact.artifact.runtime,
             parity=parity,
-            scores=verify.score(trained, artifact, pairs),
+            scores=verify.score(trained, artifact, pairs, progress),
         )
         verify.save_report(report, path)
     return report
@@ -207,7 +211,7 @@ def run_all(config: RunConfig, run: RunDirectory, progress: Progress) -> Evaluat
     data = load_data(config, config.space.scale, progress)
     architecture = search(config, run, data, progress)
     train(config, run, data, progress)
-    report = export(config, run, data, ExportRequest(run.onnx, format="onnx"))
+    report = export(config, run, data, ExportRequest(run.onnx, format="onnx"), progress)
     progress.say(f"{run.onnx}: parity with torch {report.parity}")
     upscaler = ArtifactUpscaler(EXPORTERS["onnx"].open(run.onnx))
     evaluation = evaluate_pairs(upscaler, held_out_pairs(data.validation, upscaler.scale), upscaler.scale)

@@ -101,7 +101,7 @@ def export(
         if left := pipeline.epochs_left(settings, directory):
             tell.say(f"{directory.path}: {left} epochs of its training are left; hwnas train {directory.path} --resume")
         photographs = pipeline.load_data(settings, pipeline.trained_scale(directory), tell)
-        report = pipeline.export(settings, directory, photographs, request)
+        report = pipeline.export(settings, directory, photographs, request, tell)
     if json:
         import json as encoder
 

@@ -141,7 +141,7 @@ def write_source(network: nn.Module, path: Path, job: ExportJob) -> None:
     """
     export_onnx(network, path, job.samples[0], job.metadata, job.profile, job.options)
     tolerance = EXPORTERS["onnx"].tolerance(_is_quantised(network), job.options)
-    require_source(network, OnnxArtifact(path), job.samples, tolerance)
+    require_source(network, OnnxArtifact(path, optimised=False), job.samples, tolerance)
 
 
 def _is_quantised(network: nn.Module) -> bool:

@@ -45,7 +45,7 @@ DETAIL = 0.1
 HALF_TOLERANCE = Tolerance(mean=0.1, maximum=2.0, share=HALF_SHARE, detail=DETAIL)
 """Sixteen bits have eleven of mantissa: an eighth of a grey level next to white."""
 
-QUANTISED_TOLERANCE = Tolerance(mean=0.25, maximum=64.0, share=0.02)
+QUANTISED_TOLERANCE = Tolerance(mean=0.25, maximum=64.0, share=0.03, detail=0.01)
 """The last bit of a sum decides which way a tie is rounded, and one level of a 4-bit map in the tail is worth
 20 grey levels. That hits single pixels, so the mean tells right from wrong and the maximum only keeps out
 nonsense. A mean of 0.25 is what the rounding of the output to bytes costs anyway. Briefly trained networks of
@@ -152,7 +152,8 @@ def _compare(network: nn.Module, artifact: Artifact, crop: Tensor) -> tuple[NDAr
     enlarged = bicubic(crop, expected.shape[2] // crop.shape[2]).numpy() * 255
     if artifact.takes_bytes:
         found = artifact.run((crop.numpy() * 255).round().astype(np.uint8)).astype(np.float64)
-        compared = np.rint(expected.clip(0, 255))
+        expected = expected.clip(0, 255)
+        compared = np.rint(expected)
     else:
         found, compared = artifact.run(crop.numpy()).astype(np.float64) * 255, expected
     if found.shape != expected.shape:

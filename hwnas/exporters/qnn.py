@@ -75,7 +75,7 @@ class QnnArtifact(OnnxArtifact):
         super().__init__(path)
         self.runtime = f"QNN's emulator of the HTP, onnxruntime-qnn {_provider()[0].__version__}"
 
-    def _open(self, path: Path) -> onnxruntime.InferenceSession:
+    def _open(self, path: Path, optimised: bool) -> onnxruntime.InferenceSession:
         if not path.is_file():
             raise UsageError(f"there is no file {path}; check the path")
         try:
@@ -104,7 +104,7 @@ class QnnExporter(Exporter):
     def tolerance(self, quantised: bool, options: ExportOptions) -> Tolerance:
         # It rounds what it requantises its own way, which of a 4-bit map moves a value by a fifteenth of the range;
         # of floats it has sixteen bits.
-        return Tolerance(mean=1.0, maximum=64.0, share=0.25, detail=0.05) if quantised else HALF_TOLERANCE
+        return Tolerance(mean=1.0, maximum=64.0, share=0.2, detail=0.03) if quantised else HALF_TOLERANCE
 
     def write(self, network: nn.Module, path: Path, job: ExportJob) -> None:
         if job.options.size is None:

@@ -16,8 +16,12 @@ _TYPES = {"tensor(float)": False, "tensor(uint8)": True}
 """Types of images, and whether they are bytes."""
 
 
-def open_session(path: Path) -> onnxruntime.InferenceSession:
+def open_session(path: Path, optimised: bool = True) -> onnxruntime.InferenceSession:
     """A CPU session of ONNX Runtime, which reports its problems as exceptions and not on the terminal.
+
+    Args:
+        path: the file.
+        optimised: let it rewrite the graph; if not, every node is computed as it is written.
 
     Raises:
         UsageError: if there is no such file.
@@ -35,6 +39,8 @@ def open_session(path: Path) -> onnxruntime.InferenceSession:
     # eight bits: outputs move by whole grey levels. On those, and only on those, this converts the weights to a
     # type that does not. Networks trained for a CPU do not need it.
     options.add_session_config_entry("session.x64quantprecision", "1")
+    if not optimised:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         # Of some files it prints what it then raises.
         with contextlib.redirect_stdout(io.StringIO()):
@@ -47,15 +53,19 @@ def open_session(path: Path) -> onnxruntime.InferenceSession:
 class OnnxArtifact(Artifact):
     """An ONNX file with one input [1, 3, height, width], of floats in [0, 1] or of bytes, and one output of its kind.
 
+    Args:
+        path: the file.
+        optimised: let ONNX Runtime rewrite the graph; if not, what it says is computed, in float.
+
     Raises:
         UsageError: if there is no such file.
         HwnasError: if it is not ONNX, or not such a network.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, optimised: bool = True) -> None:
         self.path = path
         self.runtime = f"ONNX Runtime {onnxruntime.__version__}"
-        self._session = self._open(path)
+        self._session = self._open(path, optimised)
         inputs = self._session.get_inputs()
         ok = len(inputs) == 1 and inputs[0].type in _TYPES and len(inputs[0].shape) == 4
         # A dimension that is left open has a name, or none, in place of a number.
@@ -76,8 +86,8 @@ class OnnxArtifact(Artifact):
         self.size = height, width
         self.properties = self._session.get_modelmeta().custom_metadata_map
 
-    def _open(self, path: Path) -> onnxruntime.InferenceSession:
-        return open_session(path)
+    def _open(self, path: Path, optimised: bool) -> onnxruntime.InferenceSession:
+        return open_session(path, optimised)
 
     def run(self, x: NDArray) -> NDArray:
         try:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from hwnas import __version__
 from hwnas.data.crops import ImagePairs
 from hwnas.data.degradation import crop_to_multiple, downscale
 from hwnas.data.images import ImageArray
-from hwnas.evaluation import evaluate_pairs
+from hwnas.evaluation import Upscaler, evaluate_pairs
 from hwnas.exporters.artifact import WHOLE_IMAGE, ArtifactUpscaler
 from hwnas.exporters.base import Exporter, ExportJob, ExportOptions
 from hwnas.exporters.deploy import Deployable, float_twin
@@ -24,6 +24,7 @@ from hwnas.exporters.profiles import Profile
 from hwnas.files import write_text
 from hwnas.inference import TorchUpscaler, to_tensor
 from hwnas.networks.adadm import is_data_dependent
+from hwnas.progress import Progress
 
 CALIBRATION_IMAGES = 16
 PARITY_SIDES = (24, 33, 48)
@@ -152,21 +153,26 @@ def export_verified(
     return ArtifactUpscaler(artifact), check_parity(deployable.network, artifact, crops, tolerance)
 
 
-def score(deployable: Deployable, artifact: ArtifactUpscaler | None, pairs: Sequence[Pair]) -> Scores:
+def score(
+    deployable: Deployable, artifact: ArtifactUpscaler | None, pairs: Sequence[Pair], progress: Progress
+) -> Scores:
     """PSNR of the network and of the file, where it runs here, side by side."""
     scale = deployable.record.architecture.scale
-
-    def psnr(network: nn.Module) -> float:
-        return evaluate_pairs(TorchUpscaler(network), pairs, scale).psnr
-
-    trained = evaluate_pairs(TorchUpscaler(deployable.network), pairs, scale)
-    twin = float_twin(deployable.record, deployable.network) if deployable.record.architecture.is_quantised else None
+    upscalers: dict[str, Upscaler] = {"torch": TorchUpscaler(deployable.network)}
+    if deployable.record.architecture.is_quantised:
+        upscalers["torch_float"] = TorchUpscaler(float_twin(deployable.record, deployable.network).network)
+    if artifact is not None:
+        upscalers["artifact"] = artifact
+    bar = progress.task("score", len(upscalers) * len(pairs))
+    found = {
+        name: evaluate_pairs(upscaler, pairs, scale, lambda done: bar.advance()) for name, upscaler in upscalers.items()
+    }
     return Scores(
         images=len(pairs),
-        torch_float=None if twin is None else psnr(twin.network),
-        torch=trained.psnr,
-        artifact=None if artifact is None else evaluate_pairs(artifact, pairs, scale).psnr,
-        bicubic=trained.bicubic_psnr,
+        torch_float=found["torch_float"].psnr if "torch_float" in found else None,
+        torch=found["torch"].psnr,
+        artifact=found["artifact"].psnr if "artifact" in found else None,
+        bicubic=found["torch"].bicubic_psnr,
     )
 
 

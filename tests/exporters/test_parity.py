@@ -97,7 +97,7 @@ def test_one_wrong_filter_is_noticed(tmp_path: Path, bits: int, tolerance: Toler
     network, path = _trained(bits), tmp_path / "network.onnx"
     export_onnx(network, path, CROPS[0], {})
     _change_a_weight(path)
-    with pytest.raises(HwnasError, match=r"differ by [\d.]+ grey levels in the mean and [\d.]+ at most \(up to "):
+    with pytest.raises(HwnasError, match=r"computes: [\d.]+ grey levels mean, [\d.]+ at most.*; up to "):
         check_parity(network, OnnxArtifact(path), CROPS, tolerance)
 
 
@@ -162,7 +162,8 @@ class _Off(Artifact):
     [
         (FLOAT_TOLERANCE, 2.0, {"noise": 0.0004}, {"noise": 0.0006}),
         (FLOAT_TOLERANCE, 2.0, {"pixel": 0.009}, {"pixel": 0.011}),
-        (QUANTISED_TOLERANCE, 2.0, {"noise": 0.019}, {"noise": 0.021}),
+        (QUANTISED_TOLERANCE, 2.0, {"noise": 0.029}, {"noise": 0.031}),
+        (QUANTISED_TOLERANCE, 2.0, {"detail": 0.991}, {"detail": 0.989}),
         (QUANTISED_TOLERANCE, 20.0, {"noise": 0.012}, {"noise": 0.013}),
         (QUANTISED_TOLERANCE, 20.0, {"pixel": 63.0}, {"pixel": 65.0}),
         (HALF_TOLERANCE, 0.12, {"noise": 0.45}, {"noise": 0.55}),
