@@ -95,7 +95,7 @@ def test_tracing_agrees_with_the_textbook_formula() -> None:
     assert traced_macs(conv, 6, ODD) == 17 * 23 * 9 * (6 // 3) * 15
 
 
-@pytest.mark.parametrize(("weight_bits", "activation_bits"), [(4, 8), (8, 4), (2, 32), (32, 3), (32, 32), (5, 5)])
+@pytest.mark.parametrize(("weight_bits", "activation_bits"), [(4, 8), (8, 4), (2, 32), (32, 32), (5, 5)])
 def test_differing_widths_multiply(weight_bits: int, activation_bits: int) -> None:
     spec = OperatorSpec(kind="conv", in_channels=5, out_channels=7, kernel=5).with_bits(weight_bits, activation_bits)
     macs = 25 * 5 * 7 * prod(ODD)

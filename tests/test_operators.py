@@ -97,6 +97,7 @@ def test_a_bias_belongs_to_every_convolution_or_to_none() -> None:
         ({"groups": 2}, "groups = 2 does not divide out_channels = 9"),
         ({"weight_bits": 1}, "weight_bits = 1 .*2 to 8, or 32"),
         ({"activation_bits": 9}, "activation_bits = 9 .*2 to 8, or 32"),
+        ({"activation_bits": 8}, "weight_bits = 32 with activation_bits = 8: float weights need float activations"),
         ({"weight_bits": 16}, "weight_bits = 16 .*2 to 8, or 32"),
         ({"in_channels": 0}, "in_channels"),
         ({"dilation": 2}, "dilation"),
@@ -119,7 +120,7 @@ def test_other_widths_leave_the_rest_of_a_spec_alone() -> None:
     assert spec.with_bits(4) == make_spec(kind="growth", hidden=HIDDEN, kernel=5, weight_bits=4, activation_bits=4)
     assert spec.with_bits(4, 8).activation_bits == 8
     assert spec.with_bits(4, 8).float_twin == spec
-    assert spec.with_bits(32, 8).is_quantised and not spec.is_quantised
+    assert spec.with_bits(8, 32).is_quantised and not spec.is_quantised
 
 
 def test_a_users_operator_is_costed_without_further_code() -> None:

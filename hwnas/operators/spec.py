@@ -60,6 +60,12 @@ class OperatorSpec(BaseModel):
         for name in ("weight_bits", "activation_bits"):
             if getattr(self, name) not in SUPPORTED_BITS:
                 raise ValueError(f"{name} = {getattr(self, name)} is not supported; use 2 to 8, or 32 for float")
+        # Runtimes that find quantised maps about float weights quantise these by themselves.
+        if self.weight_bits == FLOAT_BITS != self.activation_bits:
+            raise ValueError(
+                f"weight_bits = {FLOAT_BITS} with activation_bits = {self.activation_bits}: float weights need float "
+                "activations; quantise both, or the weights alone"
+            )
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel = {self.kernel} is even; 'same' padding needs an odd one")
         for name in ("in_channels", "out_channels"):

@@ -249,7 +249,7 @@ class _ImageLayers(BrevitasLayers):
     _seen = False
 
     def activation(self, spec: OperatorSpec) -> nn.Module:
-        if self._seen or min(spec.activation_bits, self.placement.rectified_bits) != 8:
+        if self._seen or spec.activation_bits != 8:
             return super().activation(spec)
         self._seen = True
         return _activation(QuantIdentity, _ConstantQuantiser.let(bit_width=8, scaling_init=1 / 255), spec)

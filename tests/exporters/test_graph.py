@@ -120,6 +120,20 @@ def test_every_width_makes_the_round_trip(tmp_path: Path, bits: int, profile: st
     assert difference.max() <= 2
 
 
+@pytest.mark.parametrize("kind", ["quantnas", "espcn"])
+def test_tensorrt_reads_all_levels_of_an_image_to_its_border(tmp_path: Path, kind: str) -> None:
+    """Without a zero point there are 128 levels above zero, of the 256 that an image has."""
+    network = _network(_architecture(kind), PROFILES["tensorrt"].placement)
+    x = torch.cat([torch.arange(256.0), torch.arange(255.0, -1, -1).repeat(2)]).reshape(1, 3, 16, 16) / 255
+    path = _export(network, tmp_path / "network.onnx", "tensorrt", (16, 16))
+    with torch.no_grad():
+        expected = network(x).numpy()
+    assert np.abs(_run(path, x, optimised=False) - expected).max() * 255 < 0.01
+    graph = onnx.load(path).graph
+    zeros = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
+    assert all(zeros[n.input[2]].dtype == np.int8 for n in graph.node if n.op_type == "QuantizeLinear")
+
+
 @pytest.mark.parametrize("kind", ["quantnas", "adadm", "srresnet", "espcn"])
 def test_on_a_cpu_all_but_the_last_sum_is_in_integers(tmp_path: Path, kind: str) -> None:
     network = _network(_architecture(kind), Placement())

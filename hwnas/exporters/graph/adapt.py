@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from onnx_ir.passes.common import IdentityEliminationPass, RemoveUnusedNodesPass
 
 from hwnas.errors import HwnasError
+from hwnas.exporters.graph.centre import centre_image
 from hwnas.exporters.graph.folds import fold_biases, fold_factors, fold_weight_clips, integer_batch_norms
 from hwnas.exporters.graph.order import (
     requantise_by_lookup,
@@ -58,6 +59,10 @@ def adapt(model: ir.Model, profile: Profile) -> None:
     graph = model.graph
     separate_rectifiers(graph)
     fold_weight_clips(graph)
+    if not profile.integer_bias:
+        fold_biases(graph)
+    if profile.integers == "signed":
+        centre_image(graph)
     for quantiser in list(map_quantisers(graph)):
         _rewrite(graph, quantiser, profile)
     if profile.shuffle == "integer":
@@ -68,7 +73,7 @@ def adapt(model: ir.Model, profile: Profile) -> None:
         fold_factors(graph)
     integer_batch_norms(graph)
     if not profile.integer_bias:
-        fold_biases(graph)
+        fold_biases(graph)  # those of the batch norms
     if profile.lookup:
         requantise_by_lookup(graph)
     RemoveUnusedNodesPass()(model)

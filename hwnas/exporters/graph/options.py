@@ -6,9 +6,9 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
+from hwnas.exporters.graph.centre import BYTE_STEP, quantises_bytes
 from hwnas.exporters.graph.values import add_constant, array, stored
 
-BYTE_STEP = np.float32(1 / 255)
 INT4_OPSET = 21
 """The first opset with four-bit integers."""
 
@@ -23,7 +23,7 @@ def bytes_in_and_out(graph: ir.Graph, signed: bool) -> None:
     (image,), (output,) = graph.inputs, graph.outputs
     zero = np.uint8(0)
     for node in list(image.consumers()):
-        if node.op_type == "QuantizeLinear" and [*map(array, node.inputs[1:])] == [BYTE_STEP, zero] and not signed:
+        if quantises_bytes(node) and not signed:
             node.outputs[0].replace_all_uses_with(image)
             graph.remove(node, safe=True)
     floats = [node for node in image.consumers() if node.op_type != "DequantizeLinear"]
