@@ -67,5 +67,5 @@ def _real_weights(convolution: ir.Node) -> np.ndarray:
     if (real := producer(weights, "DequantizeLinear")) is None or stored(real.inputs[0]) is None:
         return array(weights)
     integers, step = (array(x) for x in real.inputs[:2])
-    weights: np.ndarray = integers * step.reshape(-1, 1, 1, 1)
-    return weights
+    scaled: np.ndarray = integers * step.reshape(-1, 1, 1, 1)
+    return scaled
