@@ -10,7 +10,7 @@ from torch.nn import functional
 from hwnas.errors import HwnasError
 from hwnas.networks.adadm import freeze_normalisation
 from hwnas.networks.bicubic import bicubic
-from hwnas.networks.npu import BicubicConvolution, ChannelLastShuffle, colours_last, for_neural_processors
+from hwnas.networks.npu import BicubicChannelLast, ChannelLastShuffle, colours_last, for_neural_processors
 from hwnas.operators.layers import FloatLayers
 from hwnas.spaces import SPACES, SpaceOptions, named_architecture
 
@@ -26,7 +26,7 @@ def test_the_shuffle_is_torchs_with_the_channels_in_another_order(scale: int, co
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_the_enlargement_is_bicubic_to_the_border(scale: int) -> None:
     x = torch.rand(1, 3, 9, 13)
-    torch.testing.assert_close(BicubicConvolution(scale)(x), bicubic(x, scale), atol=2e-6, rtol=0)
+    torch.testing.assert_close(BicubicChannelLast(scale)(x), bicubic(x, scale), atol=2e-6, rtol=0)
 
 
 @pytest.mark.parametrize("scale", [2, 4])

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from hwnas.errors import HwnasError
 from hwnas.exporters.base import EXPORTERS, Exporter, ExportJob, ExportOptions
 from hwnas.exporters.graph import adapt
+from hwnas.exporters.graph.enlarge import ENLARGE
 from hwnas.exporters.graph.options import INT4_OPSET, bytes_in_and_out, fix_size, pack_int4
 from hwnas.exporters.graph.order import shorten_names
 from hwnas.exporters.lint import check_model, require_rules
@@ -55,7 +56,7 @@ class OnnxSummary:
         opset: version of the standard operators.
         size_bytes: size of the file.
         quantised_convolutions: convolutions whose weights are stored as integers.
-        float_convolutions: the others.
+        float_convolutions: the others, but for that of the bicubic enlargement.
         packed: layers whose weights are stored two in a byte.
         packed_bytes: what these take.
     """
@@ -224,7 +225,7 @@ def summarise(path: Path) -> OnnxSummary:
             name = node.input[0]
         return name in integers
 
-    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv" and not node.name.startswith(ENLARGE)]
     quantised = sum(map(has_integer_weights, convolutions))
     # Zero points are packed too, but there is one weight for each.
     packed = [t for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT4 and len(t.dims) > 1]

@@ -31,6 +31,7 @@ class Profile:
         shuffle: where pixels are shuffled: where the network does (``anywhere``), as integers between QuantizeLinear
             and DequantizeLinear (``integer``), or between two pairs of the same step, so that all that the shuffle
             reads and makes is quantised (``quantised``).
+        enlarge: what bicubic enlargement is written as: a ``resize``, or a ``convolution`` and a shuffle of pixels.
         rules: what its graphs are checked for; see `hwnas.exporters.lint`.
     """
 
@@ -43,6 +44,7 @@ class Profile:
     lookup: bool = False
     folded_factors: bool = False
     shuffle: Literal["anywhere", "integer", "quantised"] = "anywhere"
+    enlarge: Literal["resize", "convolution"] = "resize"
 
 
 PROFILES: Registry[Profile] = Registry("exporter profile", "hwnas.profiles")
@@ -56,6 +58,7 @@ _CPU = Profile(
     lookup=True,
     folded_factors=True,
     shuffle="integer",
+    enlarge="convolution",
 )
 for _name, _profile in {
     "onnxruntime-cpu": _CPU,

@@ -9,10 +9,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from hwnas.errors import HwnasError
-from hwnas.networks.bicubic import DETAIL, AddBicubic
-
-A = -0.75
-"""Of the cubic kernel, as torch and ONNX Runtime have it."""
+from hwnas.networks.bicubic import REACH, AddBicubic, bicubic_kernels
 
 
 class ChannelLastShuffle(nn.Module):
@@ -38,46 +35,24 @@ def colours_last(channels: int, scale: int) -> Tensor:
     return torch.arange(channels).reshape(-1, scale, scale).permute(1, 2, 0).flatten()
 
 
-def _cubic(t: float) -> float:
-    """Keys' kernel."""
-    t = abs(t)
-    if t <= 1:
-        return (A + 2) * t**3 - (A + 3) * t**2 + 1
-    return A * (t**3 - 5 * t**2 + 8 * t - 4) if t < 2 else 0.0
+class BicubicChannelLast(nn.Module):
+    """Bicubic enlargement as a dense convolution and a `ChannelLastShuffle`; equal to `bicubic`, rounding apart."""
 
-
-class BicubicConvolution(nn.Module):
-    """Bicubic enlargement as a convolution with fixed weights and a shuffle; equal to `bicubic`, rounding apart."""
+    weight: Tensor
 
     def __init__(self, scale: int, channels: int = 3) -> None:
         super().__init__()
-        # The pixel of phase i lies at (i + 1/2) / scale - 1/2; its neighbours are two to either side at most.
-        phases = [[_cubic((i + 0.5) / scale - 0.5 - k) for k in range(-2, 3)] for i in range(scale)]
-        taps = torch.tensor(phases, dtype=torch.float64)
-        kernels = torch.einsum("iy,jx->ijyx", taps, taps)
-        weight = torch.einsum("ijyx,oc->ijocyx", kernels, torch.eye(channels, dtype=torch.float64))
-        self.register_buffer("weight", weight.reshape(-1, channels, 5, 5).float(), persistent=False)
+        eye = torch.eye(channels, dtype=torch.float64)
+        weight = torch.einsum("ijyx,oc->ijocyx", bicubic_kernels(scale), eye)
+        self.register_buffer("weight", weight.reshape(-1, channels, *weight.shape[-2:]).float(), persistent=False)
         self.shuffle = ChannelLastShuffle(scale)
-
-    weight: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
         # As slices side by side: padding of this kind becomes a gather, which neural processors lack.
         for dim in (2, 3):
             first, last = x.narrow(dim, 0, 1), x.narrow(dim, x.shape[dim] - 1, 1)
-            x = torch.cat([first, first, x, last, last], dim)
+            x = torch.cat([*[first] * REACH, x, *[last] * REACH], dim)
         out: Tensor = self.shuffle(functional.conv2d(x, self.weight))
-        return out
-
-
-class _AddEnlargement(nn.Module):
-    def __init__(self, network: nn.Module, enlarge: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        self.enlarge = enlarge
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.network(x) * DETAIL + self.enlarge(x)
         return out
 
 
@@ -95,9 +70,11 @@ def for_neural_processors(network: nn.Module) -> nn.Module:
     Raises:
         HwnasError: if something else than a convolution makes what is shuffled.
     """
-    if isinstance(network, AddBicubic):
-        return _AddEnlargement(for_neural_processors(network.network), BicubicConvolution(network.scale)).eval()
     network = copy.deepcopy(network).eval()
+    if isinstance(network, AddBicubic):
+        network.network = for_neural_processors(network.network)
+        network.enlarge = BicubicChannelLast(network.scale)
+        return network
     graph = _Tracer().trace(network)
     modules = dict(network.named_modules())
     for node in graph.nodes:

@@ -19,6 +19,7 @@ from hwnas.exporters.onnx import export_onnx
 from hwnas.exporters.profiles import PROFILES, Profile
 from hwnas.networks import parse_wiring
 from hwnas.networks.adadm import freeze_normalisation
+from hwnas.networks.bicubic import AddBicubic, bicubic
 from hwnas.operators import OperatorSpec
 from hwnas.quantization.brevitas_layers import build_quantised, calibrate
 from hwnas.quantization.placement import Placement
@@ -120,6 +121,19 @@ def test_every_width_makes_the_round_trip(tmp_path: Path, bits: int, profile: st
     assert difference.max() <= 2
 
 
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("profile", PROFILE_NAMES)
+def test_the_enlargement_is_torchs_to_the_border(tmp_path: Path, profile: str, scale: int) -> None:
+    x = _image(9, 14)
+    network = AddBicubic(nn.Sequential(nn.Conv2d(3, 3 * scale**2, 1), nn.PixelShuffle(scale)), scale)
+    nn.init.zeros_(network.network[0].weight)
+    nn.init.zeros_(network.network[0].bias)
+    path = _export(network, tmp_path / "network.onnx", profile, (9, 14))
+    assert np.abs(_run(path, x) - bicubic(x, scale).numpy()).max() < 2e-6
+    resizes = [node for node in onnx.load(path).graph.node if node.op_type == "Resize"]
+    assert len(resizes) == (PROFILES[profile].enlarge == "resize")
+
+
 @pytest.mark.parametrize("kind", ["quantnas", "espcn"])
 def test_tensorrt_reads_all_levels_of_an_image_to_its_border(tmp_path: Path, kind: str) -> None:
     """Without a zero point there are 128 levels above zero, of the 256 that an image has."""
@@ -140,8 +154,11 @@ def test_on_a_cpu_all_but_the_last_sum_is_in_integers(tmp_path: Path, kind: str)
     path = _export(network, tmp_path / "network.onnx", "onnxruntime-cpu")
     found = _optimised(path, tmp_path)
     written = collections.Counter(node.op_type for node in onnx.load(path).graph.node)
-    assert found["QLinearConv"] == written["Conv"] > 0
-    assert not found.keys() & {"Conv", "FusedConv", "BatchNormalization", "Relu", "LeakyRelu"}
+    # Of the bicubic enlargement, which is of floats.
+    assert [node.name for node in onnx.load(path).graph.node if node.name.startswith("/bicubic/Conv")]
+    assert found["QLinearConv"] == written["Conv"] - 1 > 0
+    assert found["Conv"] == 1
+    assert not found.keys() & {"FusedConv", "BatchNormalization", "Relu", "LeakyRelu"}
     # The image comes in, the output goes out, and with a residual at high resolution there are two terms of it.
     tail = kind in ("quantnas", "adadm")
     assert (found["QuantizeLinear"], found["DequantizeLinear"], found["Add"]) == (1, 1 + tail, 1 + tail)
@@ -177,7 +194,9 @@ def test_a_processor_without_wide_sums_computes_the_same(tmp_path: Path) -> None
     network = _network(_architecture("quantnas", (8,)), Placement())
     path = _export(network, tmp_path / "network.onnx", "onnxruntime-cpu")
     weights = [numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer if len(t.dims) == 4]
-    assert weights and all(w.dtype == np.int8 and w.min() >= -64 and w.max() <= 63 for w in weights)
+    integers = [w for w in weights if w.dtype == np.int8]
+    assert len(integers) == len(weights) - 1, "the bicubic enlargement is of floats"
+    assert all(w.min() >= -64 and w.max() <= 63 for w in integers)
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.x64quantprecision", "1")
     x = _image(30, 30)

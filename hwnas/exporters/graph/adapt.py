@@ -16,6 +16,7 @@ from onnx_ir.passes.common import IdentityEliminationPass, RemoveUnusedNodesPass
 
 from hwnas.errors import HwnasError
 from hwnas.exporters.graph.centre import centre_image
+from hwnas.exporters.graph.enlarge import enlarge_by_convolution
 from hwnas.exporters.graph.folds import fold_biases, fold_factors, fold_weight_clips, integer_batch_norms
 from hwnas.exporters.graph.order import (
     requantise_by_lookup,
@@ -65,6 +66,8 @@ def adapt(model: ir.Model, profile: Profile) -> None:
         centre_image(graph)
     for quantiser in list(map_quantisers(graph)):
         _rewrite(graph, quantiser, profile)
+    if profile.enlarge == "convolution":
+        enlarge_by_convolution(graph)
     if profile.shuffle == "integer":
         shuffle_integers(graph)
     elif profile.shuffle == "quantised":
