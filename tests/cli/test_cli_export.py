@@ -122,7 +122,11 @@ def test_nothing_is_left_of_an_openvino_file_that_computes_something_else(
     hwnas: Any, espcn: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
-    monkeypatch.setattr(OpenVinoExporter, "tolerance", lambda self, quantised, options: Tolerance(mean=-1, maximum=-1))
+    monkeypatch.setattr(
+        OpenVinoExporter,
+        "tolerance",
+        lambda self, quantised, options: Tolerance(mean=-1, maximum=-1, share=1, detail=1),
+    )
     answer = hwnas("export", espcn.path, "--target", "openvino-cpu", "-o", tmp_path / "model.xml")
     assert "does not compute what the network computes" in answer.only_error(FAILURE)
     assert list(tmp_path.iterdir()) == []
