@@ -92,7 +92,7 @@ def main() -> None:
             suffix = EXPORTERS[row.format].suffix
             options = ExportOptions(size=arguments.size, pack_int4=row.pack_int4)
             path = Path(folder) / f"{i}{suffix}"
-            request = pipeline.ExportRequest(path, row.format, row.precision, options, arguments.data)
+            request = pipeline.ExportRequest(path, row.format, row.precision, options, benchmark=arguments.data)
             try:
                 target = settings.model_copy(update={"target": row.target})
                 reports[row] = pipeline.export(target, run, photographs, request, Silent())
@@ -115,6 +115,8 @@ def main() -> None:
     height, width = arguments.size
     print(f"\n| format | kB | parity, mean and most | PSNR dB | ms at {height}x{width}, one thread |")
     print("|---|---|---|---|---|")
+    if not reports:
+        raise SystemExit("none of the formats could be written")
     for row, report in reports.items():
         parity = f"{report.parity.mean:.2g}, {report.parity.maximum:.2g}"
         latency = "not measured: emulated"
