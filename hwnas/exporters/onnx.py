@@ -21,7 +21,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import Tensor, nn
 
-from hwnas.errors import HwnasError
+from hwnas.errors import HwnasError, UsageError
 from hwnas.exporters.base import EXPORTERS, Exporter, ExportJob, ExportOptions
 from hwnas.exporters.graph import adapt
 from hwnas.exporters.graph.enlarge import ENLARGE
@@ -152,8 +152,8 @@ def _is_quantised(network: nn.Module) -> bool:
 def _apply(model: ir.Model, options: ExportOptions, profile: Profile, scale: int) -> None:
     if options.takes_bytes:
         bytes_in_and_out(model.graph, profile.integers == "signed")
-    if options.pack_int4:
-        pack_int4(model.graph)
+    if options.pack_int4 and not pack_int4(model.graph):
+        raise UsageError("--pack-int4: no layer has weights of 4 bits or fewer; leave it out")
     if options.size is not None:
         fix_size(model.graph, options.size, scale)
     RemoveUnusedNodesPass()(model)

@@ -86,8 +86,8 @@ def test_a_check_names_what_is_broken(hwnas: Any, espcn: Any) -> None:
     assert {f["node"] for f in found.json["findings"]} <= nodes
 
 
-def test_bytes_packed_weights_and_halves(hwnas: Any, espcn: Any, low: Path, tmp_path: Path) -> None:
-    for options in (("--uint8-io",), ("--pack-int4",), ("--fp16",)):
+def test_bytes_and_halves(hwnas: Any, espcn: Any, low: Path, tmp_path: Path) -> None:
+    for options in (("--uint8-io",), ("--fp16",), ("--uint8-io", "--fp16")):
         path = tmp_path / "model.onnx"
         answer = hwnas("export", espcn.path, *options, "-o", path)
         assert answer.code == 0, answer.err
@@ -177,6 +177,7 @@ def test_adadm_is_frozen_when_asked_for_and_the_cost_told(
         (("-o", "model.qnn.onnx"), USAGE, "must end in .onnx"),
         (("--target", "jetson"), USAGE, "must end in .engine; for the graph alone, add --format onnx"),
         (("--data", "nowhere"), USAGE, "nowhere"),
+        (("--pack-int4",), USAGE, "no layer has weights of 4 bits or fewer"),
         (("--freeze-adadm",), USAGE, "no AdaDM that takes statistics of each image"),
     ],
 )

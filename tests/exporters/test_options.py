@@ -10,6 +10,7 @@ import torch
 from onnx import TensorProto
 from torch import nn
 
+from hwnas.errors import UsageError
 from hwnas.exporters.base import ExportOptions
 from hwnas.exporters.onnx import export_onnx, summarise
 from hwnas.exporters.parity import FLOAT_TOLERANCE, check_parity
@@ -81,9 +82,10 @@ def test_packed_weights_are_the_same_weights(tmp_path: Path, bits: int) -> None:
     assert before.size_bytes - after.size_bytes == pytest.approx(weights / 2, rel=0.05)
 
 
-def test_weights_of_eight_bits_are_not_packed(tmp_path: Path) -> None:
-    _written(_network(8), tmp_path / "network.onnx", pack_int4=True)
-    assert summarise(tmp_path / "network.onnx").packed == 0
+@pytest.mark.parametrize("bits", [8, 32])
+def test_where_there_is_nothing_to_pack_it_is_said(tmp_path: Path, bits: int) -> None:
+    with pytest.raises(UsageError, match="no layer has weights of 4 bits or fewer"):
+        _written(_network(bits), tmp_path / "network.onnx", pack_int4=True)
 
 
 def test_a_half_takes_half_the_space_and_a_thousandth_of_the_range(tmp_path: Path) -> None:
