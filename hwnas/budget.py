@@ -23,7 +23,10 @@ def parse_size(text: str) -> Size:
     match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text.strip())
     size = (int(match[1]), int(match[2])) if match else (0, 0)
     if not all(1 <= side <= 65536 for side in size):
-        raise UsageError(f"{text!r} is not an input size; write height x width of the low-resolution image, 180x320")
+        raise UsageError(
+            f"{text!r} is not an input size; write height x width of the low-resolution image, each of 1 to 65536: "
+            "180x320"
+        )
     return size
 
 

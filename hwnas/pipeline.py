@@ -172,7 +172,12 @@ def export(
             target=target.name,
             profile=target.profile,
             how=deployable.how,
-            notes=(*notes, *exporter.notes(path, profile), *_widened(trained.record.architecture, target)),
+            notes=(
+                *notes,
+                *exporter.notes(path, profile),
+                *_widened(trained.record.architecture, target),
+                *_small(trained.record.architecture, options.size),
+            ),
             size_bytes=sum(file.stat().st_size for file in exporter.files(path)),
             runtime=None if artifact is None else artifact.artifact.runtime,
             parity=parity,
@@ -201,6 +206,17 @@ def _widened(architecture: Architecture, target: Target) -> list[str]:
     return (
         [f"{target.name} computes in {widths} bits: {names} are computed in the next wider of these"] if names else []
     )
+
+
+def _small(architecture: Architecture, size: tuple[int, int] | None) -> list[str]:
+    """What becomes of larger images where a file takes few pixels at once."""
+    least = 4 * architecture.receptive_radius
+    if size is None or min(size) >= least:
+        return []
+    return [
+        f"a pixel depends on others up to {architecture.receptive_radius} away: larger images, in windows of "
+        f"{size[0]}x{size[1]}, lose by it; windows of {least}x{least} and more do not"
+    ]
 
 
 def run_all(config: RunConfig, run: RunDirectory, progress: Progress) -> Evaluation:

@@ -65,6 +65,6 @@ def check(
     if errors:
         raise HwnasError(
             f"{model} breaks the rules of {chosen.name} in {errors} places; export it by --target {chosen.name} "
-            "--format onnx"
+            f"--format onnx, of a network that was trained --for {chosen.name} if it is of integers"
         )
     typer.echo(f"{model} keeps the rules of {chosen.name}" + ("; see the advice above" if findings else ""))

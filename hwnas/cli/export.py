@@ -27,10 +27,16 @@ def export(
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where to write.", show_default="RUN/model.onnx")
+        Path | None,
+        typer.Option("--output", "-o", help="Where to write.", show_default="RUN/model, and the format's ending"),
     ] = None,
     input_size: Annotated[
-        str | None, typer.Option("--input-size", metavar="HxW", help="Take low-resolution images of this size only.")
+        str | None,
+        typer.Option(
+            "--input-size",
+            metavar="HxW",
+            help="Take low-resolution images of this size only; tflite, qnn and coreml files have to.",
+        ),
     ] = None,
     uint8_io: Annotated[bool, options.flag("--uint8-io", "Images of bytes in and out.")] = False,
     pack_int4: Annotated[bool, options.flag("--pack-int4", "Store weights of 4 bits and fewer two in a byte.")] = False,

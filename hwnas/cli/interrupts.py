@@ -1,4 +1,4 @@
-"""Ctrl-C, whenever it comes.
+"""Ctrl-C and a request to terminate, whenever they come.
 
 Modules written in C swallow the exception while they are imported, turn it into an error of their own, or abort. So it
 is noted, raised at once only where nothing is being imported, and raised again where the command next tells of its
@@ -29,26 +29,27 @@ def _note(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def noted_interrupts() -> Iterator[None]:
-    """Note Ctrl-C for the length of a command, unless it is ignored, as in the background of a shell."""
+    """Note these signals for the length of a command, unless they are ignored, as in the background of a shell."""
     global _noted
     _noted = False
-    before = signal.getsignal(signal.SIGINT)
-    listens = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
-    if listens:
-        signal.signal(signal.SIGINT, _note)
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    here = threading.current_thread() is threading.main_thread()
+    heard = {number: handler for number, handler in usual.items() if here and signal.getsignal(number) is handler}
+    for number in heard:
+        signal.signal(number, _note)
     try:
         yield
     finally:
-        if listens:
-            signal.signal(signal.SIGINT, before)
+        for number, handler in heard.items():
+            signal.signal(number, handler)
 
 
 def was_interrupted() -> bool:
-    """Whether Ctrl-C has come since the command began."""
+    """Whether one has come since the command began."""
     return _noted
 
 
 def raise_if_interrupted() -> None:
-    """Raises KeyboardInterrupt if Ctrl-C has come and was swallowed."""
+    """Raises KeyboardInterrupt if one has come and was swallowed."""
     if _noted:
         raise KeyboardInterrupt

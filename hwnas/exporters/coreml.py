@@ -89,10 +89,9 @@ class CoreMlExporter(Exporter):
 
     def write(self, network: nn.Module, path: Path, job: ExportJob) -> None:
         options = job.options
-        if options.takes_bytes or options.pack_int4:
-            raise UsageError(
-                "--uint8-io and --pack-int4 are for ONNX files; Core ML's images are floats, its weights int8"
-            )
+        for asked, option in ((options.takes_bytes, "--uint8-io"), (options.pack_int4, "--pack-int4")):
+            if asked:
+                raise UsageError(f"{option} cannot be had in Core ML packages; images are floats, and weights int8")
         if options.size is None:
             raise UsageError("Core ML packages take images of one size; say which by --input-size 180x320")
         coremltools = _coremltools()

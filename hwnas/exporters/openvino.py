@@ -16,6 +16,7 @@ from hwnas.exporters.artifact import Artifact
 from hwnas.exporters.base import EXPORTERS, Exporter, ExportJob, ExportOptions
 from hwnas.exporters.onnx import write_source
 from hwnas.exporters.parity import QUANTISED_TOLERANCE, Tolerance
+from hwnas.exporters.silence import silenced
 from hwnas.files import atomic_path
 
 _SECTION = "hwnas"
@@ -43,7 +44,9 @@ class OpenVinoArtifact(Artifact):
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
         try:
-            model = openvino.Core().read_model(path)
+            # Of a file that it does not know it says what every reader that it has thinks.
+            with silenced():
+                model = openvino.Core().read_model(path)
             self._compiled = openvino.Core().compile_model(model, "CPU", settings)
             (port,), (_,) = model.inputs, model.outputs
             sides = [side.get_length() if side.is_static else None for side in port.partial_shape]

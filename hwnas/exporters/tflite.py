@@ -144,7 +144,7 @@ class TfliteExporter(Exporter):
             (job.options.half, "--fp16"),
         ):
             if asked:
-                raise UsageError(f"{option} is for ONNX files; TFLite's integers are int8, and its floats 32 bits")
+                raise UsageError(f"{option} cannot be had in TFLite files; they are of int8, or of 32-bit floats")
         if job.options.size is None:
             raise UsageError("TFLite files take images of one size; say which by --input-size 180x320")
         try:

@@ -14,6 +14,12 @@ from hwnas.devices.target import Target
 from hwnas.errors import HwnasError, UsageError, not_installed
 from hwnas.files import atomic_path
 
+_IDENTIFIER = b"TFL3"
+"""Of TFLite's format, in its bytes 4 to 7."""
+
+_COMPILED = b"ethos-u"
+"""What the one operation of a compiled file is called."""
+
 TIME_LIMIT = 600
 """Seconds that a compilation may take; most take less than one."""
 
@@ -57,6 +63,11 @@ def compile_tflite(source: Path, target: Target, path: Path) -> Compilation:
         raise UsageError(f"there is no file {source}; check the path")
     if find_spec("ethosu") is None:
         raise not_installed("Vela", "npu")
+    content = source.read_bytes()
+    if content[4:8] != _IDENTIFIER:
+        raise HwnasError(f"{source} is not a TFLite file, or is damaged; export the network again")
+    if _COMPILED in content:
+        raise HwnasError(f"{source} is compiled already; compile the file that hwnas export wrote")
     with TemporaryDirectory() as folder:
         command = [
             *(sys.executable, "-m", "ethosu.vela", str(source.resolve()), "--output-dir", folder),

@@ -168,6 +168,7 @@ def test_adadm_is_frozen_when_asked_for_and_the_cost_told(
         (("--input-size", "big"), USAGE, "'big' is not an input size"),
         (("--fp16", "--mixed"), USAGE, "choose one of --fp16 and --mixed"),
         (("--target", "openvino-cpu", "--pack-int4", "-o", "x.xml"), USAGE, "--pack-int4 is for ONNX files"),
+        (("--target", "android", "--fp16", "-o", "x.tflite"), USAGE, "--fp16 cannot be had in TFLite files"),
         (("--format", "openvino", "-o", "x.xml"), USAGE, "openvino files are for --target openvino-cpu"),
         (
             ("--target", "ethos-u65", "--format", "qnn", "-o", "x.qnn.onnx"),

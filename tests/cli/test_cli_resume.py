@@ -200,16 +200,19 @@ def test_ctrl_c_that_a_module_turns_into_an_error_is_no_bug(
     assert (answer.code, answer.err) == (130, "error: interrupted\n")
 
 
-@pytest.mark.parametrize("seconds", [0.3, 1.0, 2.5])
-def test_ctrl_c_while_modules_load_ends_the_command(
-    start: START, tiny: Sequence[str], out: Path, seconds: float
+@pytest.mark.parametrize(
+    ("number", "seconds"),
+    [(signal.SIGINT, 0.3), (signal.SIGINT, 1.0), (signal.SIGINT, 2.5), (signal.SIGTERM, 2.5)],
+)
+def test_a_signal_while_modules_load_ends_the_command(
+    start: START, tiny: Sequence[str], out: Path, number: signal.Signals, seconds: float
 ) -> None:
     process = start("search", *tiny, *SEARCH, "--set", "search.epochs=1000", "--out", out)
     time.sleep(seconds)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     said, told = process.communicate(timeout=60)
     # By the signal itself before the command has begun.
-    assert process.returncode in (130, -signal.SIGINT)
+    assert process.returncode in (130, -number)
     assert "Traceback" not in told and "bug" not in told
     assert said == ""
 

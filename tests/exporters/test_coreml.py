@@ -61,7 +61,7 @@ def test_integer_weights_take_a_quarter(network: nn.Module, tmp_path: Path) -> N
 
 def test_what_it_cannot_hold_is_refused(network: nn.Module, tmp_path: Path) -> None:
     for asked in ({"takes_bytes": True}, {"pack_int4": True}):
-        with pytest.raises(UsageError, match="are for ONNX files"):
+        with pytest.raises(UsageError, match="cannot be had in Core ML packages"):
             _write(network, tmp_path / "network.mlpackage", **asked)
     with pytest.raises(UsageError, match="--input-size"):
         job = ExportJob([torch.rand(1, 3, 8, 8)], {}, PROFILES["tflite"], ExportOptions())

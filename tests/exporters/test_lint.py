@@ -200,6 +200,15 @@ def test_another_network_is_named(
         check_model(tmp_path / "other.onnx", PROFILES["tensorrt"])
 
 
+@pytest.mark.parametrize("sides", [["h", "w"], [8, 8]])
+def test_a_network_that_does_not_enlarge_is_named(tmp_path: Path, sides: list[int | str]) -> None:
+    values = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 3, *sides]) for name in ("a", "y")]
+    graph = helper.make_graph([helper.make_node("Relu", ["a"], ["y"])], "g", values[:1], values[1:])
+    onnx.save(helper.make_model(graph), tmp_path / "same.onnx")
+    with pytest.raises(HwnasError, match=r"same\.onnx does not upscale RGB images: of \[1, 3, \d+, \d+\] it makes"):
+        check_model(tmp_path / "same.onnx", PROFILES["tensorrt"])
+
+
 def test_weights_in_other_files_are_not_followed(exported: Callable[[str], Path]) -> None:
     path = exported("tensorrt")
     onnx.save(onnx.load(path), path, save_as_external_data=True, location="weights", size_threshold=0)

@@ -56,8 +56,20 @@ def test_floats_are_left_to_no_cpu(files: dict[str, Path], tmp_path: Path) -> No
 @pytest.mark.parametrize("content", [b"", b"nothing of the kind", b"\x00" * 4000])
 def test_another_file_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "other.tflite").write_bytes(content)
-    with pytest.raises(HwnasError, match=r"Vela cannot compile .*other\.tflite: \S"):
+    with pytest.raises(HwnasError, match=r"other\.tflite is not a TFLite file, or is damaged"):
         compile_tflite(tmp_path / "other.tflite", load_target("ethos-u65"), tmp_path / "compiled.tflite")
+
+
+def test_what_vela_cannot_read_is_named(files: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "cut.tflite").write_bytes(files["integers"].read_bytes()[:3000])
+    with pytest.raises(HwnasError, match=r"Vela cannot compile .*cut\.tflite: \S"):
+        compile_tflite(tmp_path / "cut.tflite", load_target("ethos-u65"), tmp_path / "compiled.tflite")
+
+
+def test_a_compiled_file_is_told_from_one_to_compile(files: dict[str, Path], tmp_path: Path) -> None:
+    compile_tflite(files["integers"], load_target("ethos-u65"), tmp_path / "compiled.tflite")
+    with pytest.raises(HwnasError, match=r"compiled\.tflite is compiled already"):
+        compile_tflite(tmp_path / "compiled.tflite", load_target("ethos-u65"), tmp_path / "again.tflite")
 
 
 def test_a_missing_file_and_another_target_are_named(tmp_path: Path) -> None:

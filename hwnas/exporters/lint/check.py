@@ -13,6 +13,8 @@ from hwnas.exporters.lint import layers, operators, quantisers
 from hwnas.exporters.lint.base import Finding, Rule
 from hwnas.exporters.profiles import Profile
 
+_PROBE_SIDE = 16
+
 RULES: dict[str, tuple[Rule, ...]] = {
     "tensorrt": (
         operators.known_operators,
@@ -70,6 +72,7 @@ def check_model(path: Path, profile: Profile) -> list[Finding]:
         if any(map(onnx.external_data_helper.uses_external_data, model.graph.initializer)):
             raise HwnasError(f"{path} keeps its weights in another file; export the network again, into one")
         onnx.checker.check_model(model)
+        made = _shape_of_output(model)
         read = ir.from_proto(model)
         # What only passes a value on, and functions of the file's own, would hide nodes from the rules.
         InlinePass()(read)
@@ -84,6 +87,7 @@ def check_model(path: Path, profile: Profile) -> list[Finding]:
             "`hwnas export --format onnx` writes"
         ) from error
     _require_network(path, graph)
+    _require_enlargement(path, made)
     return _findings(graph, profile)
 
 
@@ -114,3 +118,29 @@ def _require_network(path: Path, graph: ir.Graph) -> None:
         raise HwnasError(
             f"{path} does not upscale RGB images: its inputs are {found}, expected one [1, 3, height, width]"
         )
+
+
+def _shape_of_output(model: onnx.ModelProto) -> list[int] | None:
+    """What the graph makes of an image of 16x16, or of the size that it takes; None where that cannot be inferred."""
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    constants = {tensor.name for tensor in probe.graph.initializer}
+    for image in probe.graph.input:
+        if image.name not in constants:
+            for dim in image.type.tensor_type.shape.dim:
+                dim.dim_value = dim.dim_value or _PROBE_SIDE
+    if not probe.graph.output:
+        return None
+    probe.graph.output[0].type.tensor_type.ClearField("shape")
+    dims = onnx.shape_inference.infer_shapes(probe, data_prop=True).graph.output[0].type.tensor_type.shape.dim
+    sides = [dim.dim_value for dim in (*probe.graph.input[0].type.tensor_type.shape.dim, *dims)]
+    return sides if len(sides) == 8 and all(sides[1:4] + sides[5:]) else None
+
+
+def _require_enlargement(path: Path, sides: list[int] | None) -> None:
+    if sides is None:
+        return
+    (height, width), (made_height, made_width) = sides[2:4], sides[6:]
+    scale = made_height // height
+    if scale < 2 or sides[5] != 3 or (made_height, made_width) != (scale * height, scale * width):
+        raise HwnasError(f"{path} does not upscale RGB images: of {sides[:4]} it makes {sides[4:]}")
