@@ -21,14 +21,14 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import Tensor, nn
 
-from hwnas.errors import HwnasError, UsageError
+from hwnas.errors import HwnasError, UsageError, first_line
 from hwnas.exporters.base import EXPORTERS, Exporter, ExportJob, ExportOptions
 from hwnas.exporters.graph import adapt
 from hwnas.exporters.graph.enlarge import ENLARGE
 from hwnas.exporters.graph.options import INT4_OPSET, bytes_in_and_out, fix_size, pack_int4
 from hwnas.exporters.graph.order import shorten_names
 from hwnas.exporters.lint import check_model, require_rules
-from hwnas.exporters.parity import require_source
+from hwnas.exporters.parity import FLOAT_TOLERANCE, HALF_TOLERANCE, SOURCE_TOLERANCE, require_source
 from hwnas.exporters.profiles import PROFILES, Profile
 from hwnas.exporters.runtime import OnnxArtifact
 from hwnas.files import atomic_path
@@ -119,7 +119,11 @@ def export_onnx(
             from brevitas.export import export_onnx_qcdq  # warns when it is imported
 
             if _is_quantised(network):
-                export_onnx_qcdq(network, args=sample, export_path=str(temporary), **arguments)
+                try:
+                    export_onnx_qcdq(network, args=sample, export_path=str(temporary), **arguments)
+                # Of integers that floats cannot tell apart it says that a tensor is not valid.
+                except RuntimeError as error:
+                    raise HwnasError(f"the network has integers that cannot be written: {first_line(error)}") from error
             else:
                 torch.onnx.export(network, (sample,), str(temporary), **arguments)
         graph_model = ir.load(temporary)
@@ -135,13 +139,15 @@ def export_onnx(
 
 
 def write_source(network: nn.Module, path: Path, job: ExportJob) -> None:
-    """`export_onnx` for a compiler, whose file is held to less: what it is given is held to all.
+    """`export_onnx` for an exporter: what runtimes and compilers are given, held against the network node by node.
 
     Raises:
-        HwnasError: also if ONNX Runtime does not compute with it what the network does.
+        HwnasError: also if the graph computes something else than the network.
     """
     export_onnx(network, path, job.samples[0], job.metadata, job.profile, job.options)
-    tolerance = EXPORTERS["onnx"].tolerance(_is_quantised(network), job.options)
+    tolerance = SOURCE_TOLERANCE if _is_quantised(network) else FLOAT_TOLERANCE
+    if job.options.half:
+        tolerance = HALF_TOLERANCE
     require_source(network, OnnxArtifact(path, optimised=False), job.samples, tolerance)
 
 
@@ -179,7 +185,7 @@ class OnnxExporter(Exporter):
     suffix = ".onnx"
 
     def write(self, network: nn.Module, path: Path, job: ExportJob) -> None:
-        export_onnx(network, path, job.samples[0], job.metadata, job.profile, job.options)
+        write_source(network, path, job)
 
     def notes(self, path: Path, profile: Profile) -> tuple[str, ...]:
         summary = summarise(path)

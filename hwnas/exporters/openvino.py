@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,9 +12,8 @@ from torch import nn
 
 from hwnas.errors import HwnasError, UsageError, last_line, not_installed
 from hwnas.exporters.artifact import Artifact
-from hwnas.exporters.base import EXPORTERS, Exporter, ExportJob, ExportOptions
+from hwnas.exporters.base import EXPORTERS, Exporter, ExportJob
 from hwnas.exporters.onnx import write_source
-from hwnas.exporters.parity import QUANTISED_TOLERANCE, Tolerance
 from hwnas.exporters.silence import silenced
 from hwnas.files import atomic_path
 
@@ -77,11 +75,6 @@ class OpenVinoExporter(Exporter):
 
     name = "openvino"
     suffix = ".xml"
-
-    def tolerance(self, quantised: bool, options: ExportOptions) -> Tolerance:
-        # Where it adds a map to what a convolution makes, it leaves out the rounding between the two: for the demo's
-        # network 0.07 of what that adds to bicubic. Without these three roundings ONNX Runtime computes the same.
-        return replace(QUANTISED_TOLERANCE, mean=1.0, share=0.1) if quantised else super().tolerance(quantised, options)
 
     def write(self, network: nn.Module, path: Path, job: ExportJob) -> None:
         openvino = _openvino()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +15,6 @@ from torch import Tensor, nn
 from hwnas.errors import HwnasError
 from hwnas.exporters.artifact import Artifact
 from hwnas.networks.bicubic import bicubic
-
-SOURCE_SAMPLES = 2
-"""Images that what is given to a compiler is held against the network on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,29 +29,30 @@ class Tolerance:
     detail: float
     """Largest distance from 1 of `ParityReport.detail`. Rounding is as often up as down, so it changes much of a map
     and next to nothing of this; weights that are wrong in scale do."""
+    floor: float = 0.001
+    """Mean that is always allowed: the rounding of the output is in proportion to nothing."""
 
 
-FLOAT_TOLERANCE = Tolerance(mean=0.001, maximum=0.01, share=0.03, detail=0.01)
+FLOAT_TOLERANCE = Tolerance(mean=0.001, maximum=0.01, share=1.0, detail=0.01)
 """Sums in another order, nothing else: trained networks measured 0.00005 and 0.0007."""
 
-HALF_SHARE = 0.5
-"""Of what the network adds to bicubic enlargement, for runtimes of another arithmetic: adding nothing is off by 1."""
-
-DETAIL = 0.1
-"""Allowed of `ParityReport.detail` for these runtimes."""
-
-HALF_TOLERANCE = Tolerance(mean=0.1, maximum=2.0, share=HALF_SHARE, detail=DETAIL)
+HALF_TOLERANCE = Tolerance(mean=0.1, maximum=2.0, share=0.5, detail=0.1, floor=0.03)
 """Sixteen bits have eleven of mantissa: an eighth of a grey level next to white."""
 
-QUANTISED_TOLERANCE = Tolerance(mean=0.25, maximum=64.0, share=0.03, detail=0.01)
-"""The last bit of a sum decides which way a tie is rounded, and one level of a 4-bit map in the tail is worth
-20 grey levels. That hits single pixels, so the mean tells right from wrong and the maximum only keeps out
-nonsense. A mean of 0.25 is what the rounding of the output to bytes costs anyway. Briefly trained networks of
-2, 4, 8 and mixed bits measured at most 0.04 and 21 with AdaDM (whose deviation is such a sum), 0.002 and 4
-without."""
+SOURCE_TOLERANCE = Tolerance(mean=0.25, maximum=64.0, share=0.005, detail=0.01)
+"""For the graph of a quantised network, computed as it is written: nothing but what `require_source` adds to it."""
 
-REQUANTISED_TOLERANCE = Tolerance(mean=2.0, maximum=96.0, share=HALF_SHARE, detail=DETAIL)
+QUANTISED_TOLERANCE = Tolerance(mean=1.0, maximum=64.0, share=0.15, detail=0.02)
+"""For what a runtime makes of such a graph. The last bit of a sum decides which way a tie is rounded, and one level of
+a 4-bit map in the tail is worth 20 grey levels; in a deep network one such tie spreads. Trained networks measured a
+share of 0.0008 (4/8 bits, 18 convolutions) and 0.015 (8 bits, 37) in ONNX Runtime, and up to 0.08 in OpenVINO, which
+leaves out the rounding of a convolution that it adds to; untrained ones of 65 convolutions up to 0.07."""
+
+REQUANTISED_TOLERANCE = Tolerance(mean=2.0, maximum=96.0, share=0.5, detail=0.1)
 """Other steps than those trained with make another network; what that costs is told in decibels."""
+
+SOURCE_SAMPLES = 4
+"""Images that a graph is held against the network on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ def check_parity(network: nn.Module, artifact: Artifact, crops: Sequence[Tensor]
         network: what was exported; it is left in the mode it was in.
         artifact: the file, in its runtime.
         crops: inputs, [1, 3, h, w] in [0, 1], best of several sizes and of real images.
-        tolerance: `FLOAT_TOLERANCE` or `QUANTISED_TOLERANCE`.
+        tolerance: what is allowed.
 
     Raises:
         HwnasError: with the differences, if they exceed the tolerance; if there are no crops, or the file
@@ -106,41 +106,60 @@ def check_parity(network: nn.Module, artifact: Artifact, crops: Sequence[Tensor]
     """
     if not crops:
         raise HwnasError(f"{artifact.path} cannot be compared on nothing; give at least one crop")
-    was_training = network.training
-    network.eval()
-    try:
-        compared = [_compare(network, artifact, crop) for crop in crops]
-    finally:
-        network.train(was_training)
-    difference, own, added = (np.concatenate([arrays[i] for arrays in compared]) for i in range(3))
-    # Rounding in float arithmetic is not in proportion to anything, so that much is always allowed.
-    share = tolerance.share * float(np.abs(own).mean())
-    power = float((own**2).mean())
-    report = ParityReport(
-        mean=float(np.abs(difference).mean()),
-        maximum=float(np.abs(difference).max()),
-        crops=len(crops),
-        tolerance_mean=max(min(tolerance.mean, FLOAT_TOLERANCE.mean), min(tolerance.mean, share)),
-        # Of two numbers next to each other one may round to the next byte.
-        tolerance_max=tolerance.maximum + artifact.takes_bytes,
-        detail=float((own * added).mean()) / power if power > FLOAT_TOLERANCE.mean**2 else 1.0,
-        tolerance_detail=tolerance.detail,
-    )
+    with _evaluating(network):
+        report = _measure(network, artifact, crops, tolerance)
     if not report.passed:
         raise HwnasError(f"{artifact.path} does not compute what the network computes: {report}")
     return report
 
 
 def require_source(network: nn.Module, source: Artifact, samples: Sequence[Tensor], tolerance: Tolerance) -> None:
-    """Hold what a compiler is given against the network, on a few images.
+    """Hold a graph, computed as it is written, against the network: runtimes and compilers are given what passes.
+
+    A tie that is rounded the other way is no error, and spreads in a deep network. So three times the difference
+    between the network in 32-bit and in 64-bit floats is allowed besides; and since ties are in some images, and errors
+    of a graph in all, half of the images have to pass.
 
     Raises:
         HwnasError: if they differ.
     """
+    exact = copy.deepcopy(network).eval().double()
+    reports = []
+    with _evaluating(network), torch.no_grad():
+        for sample in samples[:SOURCE_SAMPLES]:
+            noise = float((network(sample) - exact(sample.double())).abs().mean()) * 255
+            reports.append(_measure(network, source, [sample], tolerance, 3 * noise))
+    refused = [report for report in reports if not report.passed]
+    if 2 * len(refused) > len(reports):
+        raise HwnasError(f"the exported graph does not compute what the network computes: {refused[0]}")
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    was_training = network.training
+    network.eval()
     try:
-        check_parity(network, source, samples[:SOURCE_SAMPLES], tolerance)
-    except HwnasError as error:
-        raise HwnasError(str(error).replace(str(source.path), "what was to be compiled")) from error
+        yield
+    finally:
+        network.train(was_training)
+
+
+def _measure(
+    network: nn.Module, artifact: Artifact, crops: Sequence[Tensor], tolerance: Tolerance, noise: float = 0.0
+) -> ParityReport:
+    compared = [_compare(network, artifact, crop) for crop in crops]
+    difference, own, added = (np.concatenate([arrays[i] for arrays in compared]) for i in range(3))
+    power = float((own**2).mean())
+    return ParityReport(
+        mean=float(np.abs(difference).mean()),
+        maximum=float(np.abs(difference).max()),
+        crops=len(crops),
+        tolerance_mean=max(tolerance.floor, min(tolerance.mean, tolerance.share * float(np.abs(own).mean()))) + noise,
+        # Of two numbers next to each other one may round to the next byte.
+        tolerance_max=tolerance.maximum + artifact.takes_bytes,
+        detail=float((own * added).mean()) / power if power > tolerance.floor**2 else 1.0,
+        tolerance_detail=tolerance.detail,
+    )
 
 
 def _compare(network: nn.Module, artifact: Artifact, crop: Tensor) -> tuple[NDArray, NDArray, NDArray]:
@@ -149,6 +168,7 @@ def _compare(network: nn.Module, artifact: Artifact, crop: Tensor) -> tuple[NDAr
         expected = network(crop).numpy().astype(np.float64) * 255
     enlarged = bicubic(crop, expected.shape[2] // crop.shape[2]).numpy() * 255
     if artifact.takes_bytes:
+        enlarged = enlarged.clip(0, 255)
         found = artifact.run((crop.numpy() * 255).round().astype(np.uint8)).astype(np.float64)
         expected = expected.clip(0, 255)
         compared = np.rint(expected)

@@ -22,7 +22,7 @@ from hwnas.errors import HwnasError, UsageError
 from hwnas.exporters.artifact import Artifact
 from hwnas.exporters.base import EXPORTERS, Exporter, ExportJob, ExportOptions
 from hwnas.exporters.onnx import INPUT_NAME, OUTPUT_NAME, write_source
-from hwnas.exporters.parity import DETAIL, HALF_SHARE, HALF_TOLERANCE, Tolerance
+from hwnas.exporters.parity import HALF_TOLERANCE, Tolerance
 from hwnas.files import atomic_path
 
 SMALLEST, USUAL, LARGEST = (16, 16), (180, 320), (1080, 1920)
@@ -101,7 +101,7 @@ class TensorRTExporter(Exporter):
 
     def tolerance(self, quantised: bool, options: ExportOptions) -> Tolerance:
         # Its float convolutions take TensorFloat-32, of ten bits of mantissa.
-        return Tolerance(mean=0.25, maximum=64.0, share=HALF_SHARE, detail=DETAIL) if quantised else HALF_TOLERANCE
+        return super().tolerance(quantised, options) if quantised else HALF_TOLERANCE
 
     def write(self, network: nn.Module, path: Path, job: ExportJob) -> None:
         trt = _tensorrt()

@@ -16,6 +16,10 @@ MIN_STEP = 1e-6
 """Smallest step: keeps a channel of zeros from dividing by zero, and its bias, counted in steps of the map times those
 of the weight, within 32 bits. It is far below any step that matters."""
 
+ZERO_STEP = 1e-2
+"""The step of nothing but zeros. Any would do for them, but biases are counted in it: integers of 2^22 are too large
+for floats to tell apart, and Brevitas refuses to export them."""
+
 MSE_CANDIDATES = 32
 
 
@@ -89,7 +93,11 @@ def lsq_initial_step(weight: Tensor, bits: int) -> Tensor:
     """
     _, high = integer_range(bits, signed=True)
     mean = weight.detach().abs().flatten(1).mean(1)
-    return (2 * mean / math.sqrt(high)).clamp_min(MIN_STEP)
+    return _step_of(2 * mean / math.sqrt(high))
+
+
+def _step_of(step: Tensor) -> Tensor:
+    return torch.where(step > 0, step.clamp_min(MIN_STEP), ZERO_STEP)
 
 
 def lsq_gradient_scale(weight: Tensor, high: int) -> float:
@@ -164,7 +172,7 @@ def mse_step(values: Tensor, low: int, high: int) -> Tensor:
     Returns:
         [rows], positive.
     """
-    largest = (values.abs().amax(1) / high).clamp_min(MIN_STEP)
+    largest = _step_of(values.abs().amax(1) / high)
     best, least = largest, torch.full_like(largest, math.inf)
     for i in range(MSE_CANDIDATES, 0, -1):
         step = (largest * (i / MSE_CANDIDATES)).clamp_min(MIN_STEP)

@@ -209,6 +209,25 @@ def float_map(model: onnx.ModelProto) -> str:
     return convolution.name
 
 
+def _no_lower_bound(model: onnx.ModelProto) -> str:
+    name = _clip_from_zero(model)
+    next(node for node in model.graph.node if node.name == name).input[1] = ""
+    return name
+
+
+def _clip_from_next_to_zero(model: onnx.ModelProto) -> str:
+    name = _clip_from_zero(model)
+    initialiser(model, "none").CopyFrom(numpy_helper.from_array(np.float32(-1e-9), "none"))
+    return name
+
+
+def _another_zero_point(model: onnx.ModelProto) -> str:
+    node = first(model, "QuantizeLinear", 1)
+    reader = next(n for n in model.graph.node if n.op_type == "DequantizeLinear" and n.input[0] == node.output[0])
+    change(model, reader, 2, lambda zero: zero + zero.dtype.type(20))
+    return node.name
+
+
 BROKEN = {
     "constant-scales": (("tensorrt", "cpu", "qnn"), _computed_scale),
     "constant-scales, negative": (("tensorrt", "cpu", "qnn"), _negative_scale),
@@ -233,4 +252,7 @@ BROKEN = {
     "known-operators": (("tensorrt", "qnn"), _of_onnx_runtime),
     "no-doubles": (("tensorrt", "qnn"), _in_double),
     "clips-from-zero": (("qnn",), _clip_from_zero),
+    "clips-from-zero, no lower bound": (("qnn",), _no_lower_bound),
+    "clips-from-zero, next to it": (("qnn",), _clip_from_next_to_zero),
+    "same-step, zero point": (("qnn",), _another_zero_point),
 }

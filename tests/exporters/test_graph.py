@@ -9,6 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from brevitas.nn import QuantIdentity
 from onnx import numpy_helper
 from torch import Tensor, nn
 
@@ -134,6 +135,95 @@ def test_the_enlargement_is_torchs_to_the_border(tmp_path: Path, profile: str, s
     assert len(resizes) == (PROFILES[profile].enlarge == "resize")
 
 
+class _Enlarges(nn.Module):
+    """In other ways than a network that adds to bicubic enlargement."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+        self.convolution = nn.Conv2d(3, 6, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.way == "maps":
+            made = nn.functional.interpolate(self.convolution(x), scale_factor=2.0, mode="bicubic")
+            return made[:, :3] + made[:, 3:]
+        if self.way == "twice":
+            return bicubic(x, 2) + 0.5 * bicubic(x, 2)
+        if self.way == "half as large again":
+            return nn.functional.interpolate(x, scale_factor=1.5, mode="bicubic")
+        return nn.functional.interpolate(x, scale_factor=2.0, mode="bicubic", align_corners=True)
+
+
+@pytest.mark.parametrize("way", ["maps", "twice", "half as large again", "from corner to corner"])
+def test_what_is_enlarged_otherwise_is_computed_all_the_same(tmp_path: Path, way: str) -> None:
+    torch.manual_seed(0)
+    network, x = _Enlarges(way).eval(), _image(8, 8)
+    export_onnx(network, tmp_path / "n.onnx", x, {}, PROFILES["onnxruntime-cpu"])
+    with torch.no_grad():
+        np.testing.assert_allclose(_run(tmp_path / "n.onnx", x), network(x).numpy(), atol=1e-5)
+
+
+def test_the_smaller_of_two_maps_is_no_bound(tmp_path: Path) -> None:
+    """For QNN a bound is a Min, which a shuffle of pixels is moved past; both maps would have to be."""
+
+    class SmallerOfTwo(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolutions = nn.ModuleList(nn.Conv2d(3, 12, 3, padding=1) for _ in range(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            first, second = (convolution(x) for convolution in self.convolutions)
+            return torch.minimum(nn.functional.pixel_shuffle(first, 2), nn.functional.pixel_shuffle(second, 2))
+
+    torch.manual_seed(0)
+    network, x = SmallerOfTwo().eval(), _image(8, 8)
+    options = ExportOptions(size=(8, 8))
+    export_onnx(network, tmp_path / "n.onnx", x, {"scale": "2"}, PROFILES["qnn"], options)
+    with torch.no_grad():
+        np.testing.assert_allclose(_run(tmp_path / "n.onnx", x), network(x).numpy(), atol=1e-5)
+
+
+def test_an_image_of_integers_that_no_convolution_reads_is_named(tmp_path: Path) -> None:
+    class Repeats(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            spec = OperatorSpec(kind="conv", in_channels=3, out_channels=3, activation="none").with_bits(8)
+            wiring = parse_wiring({"kind": "espcn", "scale": 2, "channels": (3, 3)})
+            operators = {
+                slot.name: spec.model_copy(update={"out_channels": slot.out_channels}) for slot in wiring.slots
+            }
+            architecture = Architecture(wiring=wiring, operators=operators)
+            network = build_quantised(architecture, placement=PROFILES["tensorrt"].placement)
+            self.image = next(module for module in network.modules() if isinstance(module, QuantIdentity))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.pixel_shuffle(self.image(x).repeat(1, 4, 1, 1), 2)
+
+    network = Repeats().eval()
+    with pytest.raises(HwnasError, match="reads the image as integers; for TensorRT on NVIDIA's GPUs convolutions"):
+        export_onnx(network, tmp_path / "n.onnx", _image(12, 12), {}, PROFILES["tensorrt"])
+
+
+@pytest.mark.parametrize("kind", ["conv", "separable_conv", "growth", "decenc"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_tensorrt_reads_images_by_any_operator(tmp_path: Path, kind: str, bias: bool) -> None:
+    wiring = parse_wiring({"kind": "espcn", "scale": 2, "channels": (12, 8), "bicubic": True})
+    first, *others = (
+        OperatorSpec(kind="conv", in_channels=slot.in_channels, out_channels=slot.out_channels, bias=True).with_bits(8)
+        for slot in wiring.slots
+    )
+    own: dict = {"groups": 3} if kind == "conv" else {"hidden": 6}
+    special = {"kind": kind, **own, "activation": "none", "bias": bias}
+    specs = [OperatorSpec(**{**dict(first), **special}), *others]
+    architecture = Architecture(
+        wiring=wiring, operators={slot.name: spec for slot, spec in zip(wiring.slots, specs, strict=True)}
+    )
+    network, x = _network(architecture, PROFILES["tensorrt"].placement), _image(9, 14)
+    path = _export(network, tmp_path / "network.onnx", "tensorrt")
+    with torch.no_grad():
+        assert np.abs(_run(path, x, optimised=False) - network(x).numpy()).mean() * 255 < 1e-2
+
+
 @pytest.mark.parametrize("kind", ["quantnas", "espcn"])
 def test_tensorrt_reads_all_levels_of_an_image_to_its_border(tmp_path: Path, kind: str) -> None:
     """Without a zero point there are 128 levels above zero, of the 256 that an image has."""
@@ -155,7 +245,8 @@ def test_on_a_cpu_all_but_the_last_sum_is_in_integers(tmp_path: Path, kind: str)
     found = _optimised(path, tmp_path)
     written = collections.Counter(node.op_type for node in onnx.load(path).graph.node)
     # Of the bicubic enlargement, which is of floats.
-    assert [node.name for node in onnx.load(path).graph.node if node.name.startswith("/bicubic/Conv")]
+    named = [node for node in onnx.load(path).graph.node if node.name.startswith("/bicubic/")]
+    assert sum(node.op_type == "Conv" for node in named) == 1
     assert found["QLinearConv"] == written["Conv"] - 1 > 0
     assert found["Conv"] == 1
     assert not found.keys() & {"FusedConv", "BatchNormalization", "Relu", "LeakyRelu"}

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from hwnas.errors import HwnasError
 from hwnas.exporters.onnx import INPUT_NAME, OUTPUT_NAME, export_onnx, summarise
-from hwnas.exporters.runtime import open_session
+from hwnas.exporters.parity import QUANTISED_TOLERANCE, check_parity
+from hwnas.exporters.runtime import OnnxArtifact, open_session
 from hwnas.networks import parse_wiring
 from hwnas.networks.adadm import freeze_normalisation
 from hwnas.networks.bicubic import bicubic
 from hwnas.operators import FLOAT_BITS, OperatorSpec, build_operator
-from hwnas.quantization.brevitas_layers import BrevitasLayers, calibrate
+from hwnas.quantization.brevitas_layers import BrevitasLayers, build_quantised, calibrate
+from hwnas.spaces import named_architecture
 
 QUANTNAS = {"kind": "quantnas", "channels": 6, "cells": 1, "scale": 2}
 WIRINGS = {
@@ -166,3 +168,20 @@ def test_eight_bit_products_do_not_saturate(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = network.eval()(torch.ones(1, 3, 8, 8))
     np.testing.assert_allclose(_run(tmp_path / "network.onnx", torch.ones(1, 3, 8, 8)), expected, rtol=1e-2)
+
+
+def test_a_map_that_is_shut_is_exported(tmp_path: Path) -> None:
+    """Of zeros only: any step would do, but the biases that are counted in it have to be integers."""
+    torch.manual_seed(0)
+    network = build_quantised(named_architecture("espcn", 2, 8, True), collect_steps=3)
+    first, second = (
+        module for module in network.modules() if isinstance(module, nn.Conv2d) and module.weight.shape[0] > 12
+    )
+    with torch.no_grad():
+        first.bias.fill_(-9.0)
+        second.bias.normal_()
+        second.weight[:4] = 0
+    image = torch.randint(0, 256, (1, 3, 12, 12)) / 255
+    calibrate(network, [image])
+    export_onnx(network, tmp_path / "n.onnx", image, {})
+    assert check_parity(network, OnnxArtifact(tmp_path / "n.onnx"), [image], QUANTISED_TOLERANCE).passed

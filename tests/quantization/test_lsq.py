@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hwnas.quantization.lsq import (
     MIN_STEP,
+    ZERO_STEP,
     WeightStep,
     fake_quantise,
     integer_range,
@@ -127,4 +128,4 @@ def test_the_mse_step_beats_the_one_that_clips_nothing(bits: int) -> None:
 
 
 def test_the_mse_step_of_rows_with_nothing_in_them() -> None:
-    assert mse_step(torch.zeros(2, 5), -8, 7).tolist() == pytest.approx([MIN_STEP] * 2)
+    assert mse_step(torch.zeros(2, 5), -8, 7).tolist() == pytest.approx([ZERO_STEP] * 2)

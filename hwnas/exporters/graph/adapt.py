@@ -107,6 +107,11 @@ def _rewrite(graph: ir.Graph, quantiser: MapQuantiser, profile: Profile) -> None
     zero: np.integer = np.uint8(shift) if profile.integers == "unsigned" else np.int8(0)
     limits = np.iinfo(zero.dtype)
     if low + int(zero) < limits.min or high + int(zero) > limits.max:
+        if first.inputs[0] is not None and first.inputs[0].is_graph_input():
+            reader = last.outputs[0].consumers()[0].op_type
+            raise HwnasError(
+                f"a {reader} reads the image as integers; for {profile.description} convolutions alone may"
+            )
         raise HwnasError(
             f"the map {first.inputs[0].name} has integers from {low} to {high}, which {profile.description} does not "  # type: ignore[union-attr]
             "have; train the network for a target of that kind (hwnas train --for)"

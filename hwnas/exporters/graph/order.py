@@ -53,6 +53,10 @@ def _move_down(graph: ir.Graph, node: ir.Node, operations: tuple[str, ...]) -> b
     """Move a permutation past its only reader, as long as that is one of ``operations``; whether any was."""
     moved = False
     while (reader := _only_reader(node.outputs[0])) is not None and reader.op_type in operations:
+        # Of two maps, the other would have to be moved, too.
+        bound = producer(reader.inputs[-1], "DequantizeLinear") if reader.op_type == "Min" else reader
+        if bound is None or (bound is not reader and stored(bound.inputs[0]) is None):
+            break
         _swap(graph, node, reader)
         moved = True
     return moved

@@ -59,13 +59,19 @@ def one_step_for_maps(graph: ir.Graph) -> Iterator[Finding]:
 
 
 def same_step(graph: ir.Graph) -> Iterator[Finding]:
-    """A map is made real by the step it was quantised by: runtimes that keep its integers take one of the two."""
+    """A map is made real by the step it was quantised by, and by its zero point: runtimes take one of the two."""
     for node in nodes(graph, "QuantizeLinear"):
-        made = constant(node.inputs[1])
         for reader in node.outputs[0].consumers():
-            read = constant(reader.inputs[1]) if reader.op_type == "DequantizeLinear" else None
-            if made is not None and read is not None and not np.array_equal(made.numpy(), read.numpy()):
-                yield error("same-step", node, f"{name_of(reader)} makes it real by another step; give both the same")
+            if reader.op_type != "DequantizeLinear":
+                continue
+            for operand, what in ((1, "step"), (2, "zero point")):
+                made, read = (
+                    constant(side.inputs[operand]) if len(side.inputs) > operand else None for side in (node, reader)
+                )
+                if made is not None and read is not None and not np.array_equal(made.numpy(), read.numpy()):
+                    yield error(
+                        "same-step", node, f"{name_of(reader)} makes it real by another {what}; give both the same"
+                    )
 
 
 def adjacent(graph: ir.Graph) -> Iterator[Finding]:
@@ -87,9 +93,12 @@ def clips_from_zero(graph: ir.Graph) -> Iterator[Finding]:
     """QNN takes a Clip from zero for a Relu, and forgets its upper bound."""
     for node in nodes(graph, "Clip"):
         low, high = (constant(node.inputs[i]) if len(node.inputs) > i else None for i in (1, 2))
-        if low is not None and not low.numpy().any() and high is not None:
+        if high is not None:
             for reader in node.outputs[0].consumers():
-                if reader.op_type == "QuantizeLinear" and float(high.numpy()) < highest(reader):
+                if reader.op_type != "QuantizeLinear" or float(high.numpy()) >= highest(reader):
+                    continue
+                step = constant(reader.inputs[1])
+                if low is None or (step is not None and not np.rint(low.numpy() / step.numpy()).any()):
                     yield error("clips-from-zero", node, "QNN forgets its upper bound; write a Min of quantised maps")
 
 
