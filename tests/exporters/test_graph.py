@@ -22,7 +22,7 @@ from hwnas.networks import parse_wiring
 from hwnas.networks.adadm import freeze_normalisation
 from hwnas.networks.bicubic import AddBicubic, bicubic
 from hwnas.operators import OperatorSpec
-from hwnas.quantization.brevitas_layers import build_quantised, calibrate
+from hwnas.quantization.brevitas_layers import BrevitasLayers, build_quantised, calibrate
 from hwnas.quantization.placement import Placement
 from hwnas.spaces import SPACES, SpaceOptions, named_architecture
 
@@ -161,6 +161,26 @@ def test_what_is_enlarged_otherwise_is_computed_all_the_same(tmp_path: Path, way
     export_onnx(network, tmp_path / "n.onnx", x, {}, PROFILES["onnxruntime-cpu"])
     with torch.no_grad():
         np.testing.assert_allclose(_run(tmp_path / "n.onnx", x), network(x).numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("factor", [-2.0, 0.0, 2.0])
+def test_only_positive_factors_go_into_a_step(tmp_path: Path, factor: float) -> None:
+    class Scales(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            spec = OperatorSpec(kind="conv", in_channels=3, out_channels=3, activation="none").with_bits(8)
+            self.quantise = BrevitasLayers().activation(spec)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.quantise(x) * torch.tensor(factor)
+
+    network, x = Scales(), _image(8, 8) - 0.5
+    calibrate(network, [x])
+    export_onnx(network, tmp_path / "n.onnx", x, {}, PROFILES["onnxruntime-cpu"])
+    with torch.no_grad():
+        np.testing.assert_allclose(_run(tmp_path / "n.onnx", x), network(x).numpy(), atol=1e-6)
+    multiplies = [node for node in onnx.load(tmp_path / "n.onnx").graph.node if node.op_type == "Mul"]
+    assert len(multiplies) == (factor <= 0)
 
 
 def test_the_smaller_of_two_maps_is_no_bound(tmp_path: Path) -> None:
