@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import re
 import tomllib
 from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from hwnas.architecture import Architecture
-from hwnas.errors import UsageError
+from hwnas.architecture import Architecture, first_problem
+from hwnas.errors import HwnasError, UsageError
+from hwnas.files import write_text
+from hwnas.operators import SUPPORTED_BITS, OperatorSpec
+from hwnas.user_files import user_folder
+
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 
 class Target(BaseModel):
@@ -17,22 +26,51 @@ class Target(BaseModel):
     Attributes:
         name: what users call it.
         description: one line for people.
-        runtime: what runs the artifact.
+        connection: how it is reached: it is this machine, by ssh, by adb, or not at all, since a compiler knows it.
+        host: where it is, ``user@address``, or the serial number that adb knows it by; None to be told each time.
+        python: the interpreter there that has the runtime; None for hwnas's own here, and python3 elsewhere.
+        runtime: what runs the artifact; see `hwnas.devices.device.DEVICES`.
+        provider: what of the device it computes on: ``cpu``, ``cuda``, ``tensorrt``, ``gpu``, ``npu``, ``qnn``.
+        threads: of the processor that an inference may use.
         artifact: format that the runtime reads.
         profile: form of the graph that the runtime wants; see `hwnas.exporters.profiles`.
         accelerator: configuration that its compiler knows it under; None where nothing is compiled.
         compute_bits: widths in which it really computes convolutions, ascending.
+        benchmark_binary: for runtime ``benchmark_model``: that program for the device, on this machine; None if it is
+            there already, in /data/local/tmp.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
+    name: str = Field(pattern=rf"^{_NAME}$")
     description: str
+    connection: Literal["local", "ssh", "adb", "compiler"] = "local"
+    host: str | None = None
+    python: str | None = None
     runtime: str
+    provider: str = "cpu"
+    threads: int = Field(default=1, ge=1, le=1024)
     artifact: str
     profile: str
-    compute_bits: tuple[int, ...]
+    compute_bits: tuple[int, ...] = Field(min_length=1)
     accelerator: str | None = None
+    benchmark_binary: str | None = None
+
+    @field_validator("compute_bits")
+    @classmethod
+    def _ascending(cls, bits: tuple[int, ...]) -> tuple[int, ...]:
+        if list(bits) != sorted(set(bits)) or any(b not in (*SUPPORTED_BITS, 16) for b in bits):
+            raise ValueError(f"{list(bits)} are no widths in ascending order, such as [8, 32]")
+        return bits
+
+    def computes(self, spec: OperatorSpec) -> int:
+        """Bits in which its convolutions compute an operator: the next it has, or its widest."""
+        needed = max(spec.weight_bits, spec.activation_bits)
+        return next((bits for bits in self.compute_bits if bits >= needed), self.compute_bits[-1])
+
+    def effective_bitops(self, spec: OperatorSpec, nominal: float) -> float:
+        """BitOps as they are computed, of an operator of ``nominal`` ones: ``b^2 F`` with b of `computes`."""
+        return nominal / (spec.weight_bits * spec.activation_bits) * self.computes(spec) ** 2
 
     def widened_layers(self, architecture: Architecture) -> list[str]:
         """Layers whose bits it cannot compute in, though it can in wider ones, which it takes."""
@@ -46,10 +84,23 @@ class Target(BaseModel):
         ]
 
 
-def target_names() -> list[str]:
-    """Names of the targets that come with hwnas."""
+def user_targets() -> Path:
+    """Folder of the user's own targets; one of a shipped name takes its place."""
+    return user_folder() / "targets"
+
+
+def _shipped() -> dict[str, Any]:
     folder = files("hwnas") / "devices" / "targets"
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return {entry.name.removesuffix(".toml"): entry for entry in folder.iterdir() if entry.name.endswith(".toml")}
+
+
+def _own() -> dict[str, Path]:
+    return {path.stem: path for path in sorted(user_targets().glob("*.toml"))}
+
+
+def target_names() -> list[str]:
+    """Names of the targets that come with hwnas, and of the user's own."""
+    return sorted({*_shipped(), *_own()})
 
 
 def load_target(name: str) -> Target:
@@ -57,8 +108,70 @@ def load_target(name: str) -> Target:
 
     Raises:
         UsageError: if there is none.
+        HwnasError: if its file is damaged.
     """
-    if name not in target_names():
-        raise UsageError(f"no target is called {name!r}; there are: {', '.join(target_names())}")
-    text = (files("hwnas") / "devices" / "targets" / f"{name}.toml").read_text(encoding="utf-8")
-    return Target(name=name, **tomllib.loads(text))
+    own = _own()
+    if name in own:
+        return read_target(own[name])
+    shipped = _shipped()
+    if name not in shipped:
+        raise UsageError(
+            f"no target is called {name!r}; there are: {', '.join(target_names())}; add yours by `hwnas targets add`"
+        )
+    return Target(name=name, **tomllib.loads(shipped[name].read_text(encoding="utf-8")))
+
+
+def read_target(path: Path) -> Target:
+    """The target that a TOML file describes, called like the file.
+
+    Raises:
+        UsageError: if there is no such file.
+        HwnasError: if it is damaged, naming what is wrong.
+    """
+    try:
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no file {path}; check the path") from error
+    except OSError as error:
+        raise HwnasError(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise HwnasError(f"{path} is not TOML: {error}") from error
+    return make_target({"name": path.stem, **fields}, str(path))
+
+
+def make_target(fields: dict[str, Any], source: str) -> Target:
+    """A target of these fields.
+
+    Raises:
+        HwnasError: naming ``source`` and what is wrong.
+    """
+    from hwnas.devices import DEVICES
+    from hwnas.exporters import EXPORTERS
+    from hwnas.exporters.profiles import PROFILES
+
+    try:
+        target = Target.model_validate(fields)
+    except ValidationError as error:
+        raise HwnasError(f"{source}: {first_problem(error)}") from error
+    for field, value, known in (
+        ("runtime", target.runtime, DEVICES),
+        ("artifact", target.artifact, EXPORTERS),
+        ("profile", target.profile, PROFILES),
+    ):
+        if value not in known:
+            raise HwnasError(f"{source}: {field} {value!r} is not known; there are: {', '.join(sorted(known))}")
+    return target
+
+
+def add_target(target: Target) -> Path:
+    """Keep a target as the user's own; returns its file."""
+    path = user_targets() / f"{target.name}.toml"
+    fields = target.model_dump(mode="json", exclude={"name"}, exclude_none=True)
+    # Strings, numbers and lists of numbers are written alike in JSON and TOML.
+    write_text(path, "".join(f"{key} = {json.dumps(value)}\n" for key, value in fields.items()))
+    return path
+
+
+def is_target_name(name: str) -> bool:
+    """Whether a target may be called so."""
+    return re.fullmatch(_NAME, name) is not None

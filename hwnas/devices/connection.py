@@ -1,0 +1,110 @@
+"""Ways to start a command on a device and to talk with it."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+
+from hwnas.errors import HwnasError
+
+
+class Channel(ABC):
+    """A command that runs on a device, for as long as somebody listens."""
+
+    @abstractmethod
+    def send(self, data: bytes) -> None:
+        """Write to its standard input, which stays open.
+
+        Raises:
+            HwnasError: if it, or the connection, has ended.
+        """
+
+    @abstractmethod
+    def lines(self) -> Iterator[bytes]:
+        """What it prints, line by line, until it ends.
+
+        Raises:
+            HwnasError: if nothing comes for too long, or the connection breaks.
+        """
+
+    @abstractmethod
+    def complaint(self) -> str:
+        """The last line that it wrote on standard error; empty if there is none. Called when it has ended."""
+
+
+class Connection(ABC):
+    """A way to a device. Opened late, by the first command, and closed by `close`."""
+
+    where: str
+    """The device, for messages: ``me@board``."""
+
+    @abstractmethod
+    def start(self, command: Sequence[str]) -> AbstractContextManager[Channel]:
+        """A command; leaving the block ends it.
+
+        Raises:
+            HwnasError: if the device cannot be reached or refuses.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the connection."""
+
+
+class _LocalChannel(Channel):
+    def __init__(self, process: subprocess.Popen[bytes], errors: tempfile._TemporaryFileWrapper[bytes]) -> None:
+        self._process, self._errors = process, errors
+
+    def send(self, data: bytes) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(data)
+            self._process.stdin.flush()
+        except OSError as error:
+            raise HwnasError(f"the measuring process ended before its work was sent: {self.complaint()}") from error
+
+    def lines(self) -> Iterator[bytes]:
+        assert self._process.stdout is not None
+        yield from self._process.stdout
+
+    def complaint(self) -> str:
+        self._process.wait()
+        self._errors.seek(0)
+        return last_line(self._errors.read())
+
+
+class LocalConnection(Connection):
+    """This machine: a process of its own, so that nothing that hwnas has loaded or set is in the way."""
+
+    where = "this machine"
+
+    @contextmanager
+    def start(self, command: Sequence[str]) -> Iterator[Channel]:
+        with tempfile.TemporaryFile() as errors:
+            try:
+                process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
+            except OSError as error:
+                raise HwnasError(f"cannot start {command[0]}: {error.strerror}; check the target's python") from error
+            with process:
+                try:
+                    yield _LocalChannel(process, errors)  # type: ignore[arg-type]
+                finally:
+                    # It ends when its input does, and removes what it has written.
+                    assert process.stdin is not None
+                    process.stdin.close()
+                    try:
+                        process.wait(timeout=10)
+                    except subprocess.TimeoutExpired:
+                        process.kill()
+
+    def close(self) -> None:
+        pass
+
+
+def last_line(said: bytes) -> str:
+    """The last line with something on it."""
+    lines = [line for line in said.decode(errors="replace").splitlines() if line.strip()]
+    return lines[-1].strip() if lines else ""

@@ -1,0 +1,180 @@
+"""Devices that are reached by ssh, with the keys, hosts and settings of the user's own ~/.ssh."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shlex
+import threading
+from collections.abc import Awaitable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from hwnas.devices.connection import Channel, Connection, last_line
+from hwnas.errors import HwnasError, UsageError
+
+if TYPE_CHECKING:
+    import asyncssh
+
+T = TypeVar("T")
+
+CONNECT_SECONDS = 10.0
+ATTEMPTS = 3
+"""Of connecting to a device that cannot be reached; one that refuses is not asked again."""
+
+SILENCE_SECONDS = 30.0
+"""After which a device that says nothing is given up; the runner says something every two seconds."""
+
+
+class SshConnection(Connection):
+    """``user@host:port``; what is left out is what ~/.ssh/config says.
+
+    The host's key has to be in known_hosts, and the user's has to be let in without a password.
+
+    Args:
+        host: what the user wrote.
+
+    Raises:
+        UsageError: if it is no such thing.
+    """
+
+    def __init__(self, host: str) -> None:
+        match = re.fullmatch(
+            r"(?:(?P<user>[\w.-]+)@)?(?P<host>[\w.-]+|\[[0-9a-fA-F:.%]+\])(?::(?P<port>\d{1,5}))?", host
+        )
+        if match is None or match["host"].startswith("-"):
+            raise UsageError(f"{host!r} is no host; write user@address, or user@address:port")
+        self.where = host
+        self._address = match["host"].strip("[]")
+        self._options: dict[str, Any] = {}
+        if match["user"]:
+            self._options["username"] = match["user"]
+        if match["port"]:
+            self._options["port"] = int(match["port"])
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._connection: asyncssh.SSHClientConnection | None = None
+
+    @contextmanager
+    def start(self, command: Sequence[str]) -> Iterator[Channel]:
+        import asyncssh
+
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            threading.Thread(target=self._loop.run_forever, daemon=True).start()
+        if self._connection is None:
+            self._connection = self._wait(self._connect())
+        try:
+            process = self._wait(self._connection.create_process(shlex.join(command), encoding=None))
+        except (asyncssh.Error, OSError) as error:
+            self._connection = None
+            raise HwnasError(f"{self.where} starts no command: {_reason(error)}") from error
+        try:
+            yield _SshChannel(self, process)
+        finally:
+            # The runner ends when its input does.
+            self._loop.call_soon_threadsafe(process.close)
+
+    async def _connect(self) -> asyncssh.SSHClientConnection:
+        import asyncssh
+
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return await asyncssh.connect(
+                    self._address,
+                    connect_timeout=CONNECT_SECONDS,
+                    login_timeout=CONNECT_SECONDS,
+                    keepalive_interval=5,
+                    keepalive_count_max=3,
+                    **self._options,
+                )
+            except asyncssh.HostKeyNotVerifiable as error:
+                raise HwnasError(
+                    f"the key of {self.where} is not in known_hosts, or another one is: {_reason(error)}; connect once "
+                    f"by `ssh`, and compare the fingerprint that it shows"
+                ) from error
+            except asyncssh.PermissionDenied as error:
+                raise HwnasError(
+                    f"{self.where} does not let you in: {_reason(error)}; give it your key by `ssh-copy-id`, and "
+                    "enter the key's passphrase by `ssh-add`"
+                ) from error
+            except (asyncssh.Error, OSError, TimeoutError) as error:
+                if attempt == ATTEMPTS:
+                    raise HwnasError(
+                        f"{self.where} cannot be reached: {_reason(error)} ({ATTEMPTS} attempts); check the address, "
+                        "and that sshd runs there"
+                    ) from error
+                await asyncio.sleep(attempt)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _wait(self, work: Awaitable[T], seconds: float | None = None) -> T:
+        async def done() -> T:
+            return await work
+
+        assert self._loop is not None
+        future = asyncio.run_coroutine_threadsafe(done(), self._loop)
+        try:
+            return future.result(seconds)
+        except BaseException:
+            future.cancel()
+            raise
+
+    def close(self) -> None:
+        if self._loop is None:
+            return
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            connection.close()
+            self._wait(connection.wait_closed(), 5)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop = None
+
+
+class _SshChannel(Channel):
+    def __init__(self, connection: SshConnection, process: asyncssh.SSHClientProcess[bytes]) -> None:
+        self._connection, self._process = connection, process
+
+    def _broken(self, error: BaseException) -> HwnasError:
+        self._connection._connection = None
+        return HwnasError(f"the connection to {self._connection.where} broke: {_reason(error)}")
+
+    def send(self, data: bytes) -> None:
+        import asyncssh
+
+        async def write() -> None:
+            self._process.stdin.write(data)
+            await self._process.stdin.drain()
+
+        try:
+            self._connection._wait(write())
+        except (asyncssh.Error, OSError) as error:
+            raise self._broken(error) from error
+
+    def lines(self) -> Iterator[bytes]:
+        import asyncssh
+
+        while True:
+            try:
+                line = self._connection._wait(self._process.stdout.readline(), SILENCE_SECONDS)
+            except TimeoutError as error:
+                raise HwnasError(
+                    f"{self._connection.where} has said nothing for {SILENCE_SECONDS:.0f} s; it may hang"
+                ) from error
+            except (asyncssh.Error, OSError) as error:
+                raise self._broken(error) from error
+            if not line:
+                return
+            yield line
+
+    def complaint(self) -> str:
+        import asyncssh
+
+        try:
+            return last_line(self._connection._wait(self._process.stderr.read(), 5))
+        except (TimeoutError, asyncssh.Error, OSError):
+            return ""
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "it does not answer"
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
