@@ -1,4 +1,4 @@
-"""Budgets as users write them: ``5GBitOps``, ``30GFLOPs@256x256``, ``300KParams``."""
+"""Budgets as users write them: ``5GBitOps``, ``30GFLOPs@256x256``, ``300KParams``, ``8ms@180x320``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Context
 
-from hwnas.cost_models import COST_MODELS, CostModel, Size, cost_model
+from hwnas.cost_models import COST_MODELS, TARGET_COST_MODELS, CostModel, Size, cost_model
 from hwnas.errors import UsageError
 
 _PREFIX = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
+_WHOLE_UNITS = ("ms",)
+"""Units that have their prefix already."""
+
 _GRAMMAR = re.compile(r"(?P<number>\d+(?:\.\d*)?|\.\d+)\s*(?P<unit>[A-Za-z]+)(?:@(?P<size>.+))?")
 
 
@@ -32,7 +35,8 @@ def parse_size(text: str) -> Size:
 
 def format_quantity(value: float, unit: str, rounding: str = ROUND_HALF_EVEN) -> str:
     """A number with an SI prefix and its unit: ``4.629 GBitOps``; ``rounding`` is one of the decimal module's."""
-    prefix = next((p for p in ("T", "G", "M", "k") if abs(value) >= _PREFIX[p.lower()]), "")
+    prefixes = () if unit in _WHOLE_UNITS else ("T", "G", "M", "k")
+    prefix = next((p for p in prefixes if abs(value) >= _PREFIX[p.lower()]), "")
     four_digits = Context(prec=4, rounding=rounding).create_decimal_from_float(value / _PREFIX[prefix.lower()])
     return f"{float(four_digits):.4g} {prefix}{unit}"
 
@@ -63,12 +67,13 @@ class Budget:
         return format_quantity(value, self.model.unit, rounding)
 
 
-def parse_budget(text: str, input_size: Size | None = None) -> Budget:
+def parse_budget(text: str, input_size: Size | None = None, target: str = "cpu") -> Budget:
     """A budget from its text.
 
     Args:
         text: number, SI prefix, unit, and optionally ``@HxW``.
         input_size: for a text without ``@HxW``; None for the metric's own (the papers').
+        target: whose time is meant.
 
     Raises:
         UsageError: naming what is wrong and the units there are.
@@ -78,6 +83,8 @@ def parse_budget(text: str, input_size: Size | None = None) -> Budget:
         Budget(metric='bitops', limit=5000000000.0, input_size=(32, 32))
     """
     units = {unit.lower(): (name, unit) for name in COST_MODELS for unit in cost_model(name).budget_units}
+    for family in TARGET_COST_MODELS:
+        units |= {u.lower(): (f"{family}@{target}", u) for u in TARGET_COST_MODELS[family].budget_units}
     known = ", ".join(unit for _, unit in units.values())
     match = _GRAMMAR.fullmatch(text.strip())
     if match is None:
@@ -86,7 +93,8 @@ def parse_budget(text: str, input_size: Size | None = None) -> Budget:
     prefix = "" if unit in units else unit[:1]
     if prefix not in _PREFIX or unit.removeprefix(prefix) not in units:
         raise UsageError(
-            f"budget {text!r}: no cost is counted in {match['unit']!r}; the units are {known}, with K, M, G, T"
+            f"budget {text!r}: no cost is counted in {match['unit']!r}; the units are {known}, with K, M, G, T but for "
+            "ms"
         )
     model = cost_model(units[unit.removeprefix(prefix)][0])
     limit = float(match["number"]) * _PREFIX[prefix]
@@ -96,9 +104,9 @@ def parse_budget(text: str, input_size: Size | None = None) -> Budget:
     return Budget(model.name, limit, size)
 
 
-def parse_budgets(texts: Iterable[str], input_size: Size | None = None) -> tuple[Budget, ...]:
+def parse_budgets(texts: Iterable[str], input_size: Size | None = None, target: str = "cpu") -> tuple[Budget, ...]:
     """Several budgets; all of them must be met. Errors as `parse_budget`, and if one metric is bounded twice."""
-    budgets = tuple(parse_budget(text, input_size) for text in texts)
+    budgets = tuple(parse_budget(text, input_size, target) for text in texts)
     metrics = [budget.metric for budget in budgets]
     if twice := sorted({metric for metric in metrics if metrics.count(metric) > 1}):
         raise UsageError(f"two budgets bound {twice[0]}; keep the tighter one")

@@ -35,7 +35,7 @@ def space_of(config: RunConfig) -> SearchSpace:
 def budgets_of(config: RunConfig) -> tuple[Budget, ...]:
     """The budgets that the settings state."""
     size = None if config.input_size is None else parse_size(config.input_size)
-    return parse_budgets(config.budgets, size)
+    return parse_budgets(config.budgets, size, config.target)
 
 
 def check(config: RunConfig) -> None:

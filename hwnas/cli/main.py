@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 from hwnas import __version__
-from hwnas.cli import check, compile, cost, evaluate, export, run, search, train, upscale
+from hwnas.cli import check, compile, cost, evaluate, export, profile, run, search, table, targets, train, upscale
 from hwnas.cli.console import stderr
 from hwnas.cli.interrupts import noted_interrupts, was_interrupted
 from hwnas.errors import HwnasError
@@ -43,9 +43,13 @@ def hwnas(
     """Find, train, quantise and export the best super-resolution network for a device and a budget."""
 
 
-for module in (run, search, train, evaluate, export, check, compile, cost, upscale):
+for module in (run, search, train, evaluate, export, check, compile, profile, cost, upscale):
     name = module.__name__.rsplit(".", 1)[1]
     app.command(name, no_args_is_help=name not in ("run", "search"))(getattr(module, name))
+
+
+app.add_typer(table.table, name="table")
+app.add_typer(targets.targets, name="targets")
 
 
 def main(arguments: list[str] | None = None) -> int:

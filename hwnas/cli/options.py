@@ -12,6 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from hwnas.config import RunConfig
+    from hwnas.devices import target as targets
 
 
 def flag(name: str, help: str) -> Any:
@@ -19,7 +20,7 @@ def flag(name: str, help: str) -> Any:
     return typer.Option(name, help=help, metavar="")
 
 
-TARGETS = "android, cpu, ethos-u65, ethos-u85, jetson, openvino-cpu, snapdragon"
+TARGETS = "android, cpu, cuda, ethos-u65, ethos-u85, jetson, openvino-cpu, openvino-npu, snapdragon, or yours"
 Target = Annotated[
     str | None, typer.Option("--target", help=f"Device the network is for: {TARGETS}.", show_default="cpu")
 ]
@@ -68,6 +69,16 @@ Set = Annotated[list[str] | None, typer.Option("--set", help="Any setting: --set
 Json = Annotated[bool, flag("--json", "One JSON object on stdout and nothing else there.")]
 
 
+Host = Annotated[
+    str | None,
+    typer.Option("--host", help="Where the device is: user@address, or its adb serial.", show_default="the target's"),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", help="Threads of the processor.", min=1, max=1024, show_default="the target's"),
+]
+
+
 Layers = tuple[dict[str, Any], ...]
 """Settings for `hwnas.config.make_config`: preset, file, command line."""
 
@@ -107,18 +118,53 @@ def search_settings(
         "seed": seed,
         "input_size": input_size,
         "space_name": space,
-        "space": {
-            "scale": scale,
-            "bits": None if bits is None else parse_bits(bits),
-            "cells": cells,
-            "channels": channels,
-            "adadm": adadm,
-            "bicubic": bicubic,
-        },
+        "space": _space(scale, bits, cells, channels, adadm, bicubic),
         "search": {"quantization": quantization, "penalty": penalty, "crop": crop},
         "train": {"crop": crop},
     }
     return _layers(preset, config, given, assignments)
+
+
+def space_settings(
+    target: Target = None,
+    preset: Preset = None,
+    input_size: InputSize = None,
+    space: Space = None,
+    scale: Scale = None,
+    bits: Bits = None,
+    cells: Cells = None,
+    channels: Channels = None,
+    adadm: Adadm = None,
+    bicubic: Bicubic = None,
+    config: ConfigFile = None,
+    assignments: Set = None,
+) -> Layers:
+    """What options say of a space and of the target that it is for; errors as `search_settings`."""
+    given = {
+        "target": target,
+        "input_size": input_size,
+        "space_name": space,
+        "space": _space(scale, bits, cells, channels, adadm, bicubic),
+    }
+    return _layers(preset, config, given, assignments)
+
+
+def _space(
+    scale: int | None,
+    bits: str | None,
+    cells: int | None,
+    channels: int | None,
+    adadm: bool | None,
+    bicubic: bool | None,
+) -> dict[str, Any]:
+    return {
+        "scale": scale,
+        "bits": None if bits is None else parse_bits(bits),
+        "cells": cells,
+        "channels": channels,
+        "adadm": adadm,
+        "bicubic": bicubic,
+    }
 
 
 def training_settings(
@@ -198,6 +244,11 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     """Without what the user left out."""
     nested = {key: _given(value) if isinstance(value, dict) else value for key, value in options.items()}
     return {key: value for key, value in nested.items() if value is not None and value != {}}
+
+
+def with_threads(target: targets.Target, threads: int | None) -> targets.Target:
+    """A target that uses so many; its own number where nothing is said."""
+    return target if threads is None else target.model_copy(update={"threads": threads})
 
 
 def default_out(config: RunConfig) -> Path:

@@ -69,11 +69,11 @@ def search(
 
 def _readable(column: str, value: str) -> str:
     from hwnas.budget import format_quantity
-    from hwnas.cost_models import COST_MODELS
+    from hwnas.cost_models import cost_model, is_metric
 
     if column == "chosen":
         return "*" if value == "1" else ""
-    return format_quantity(float(value), COST_MODELS[column].unit) if column in COST_MODELS else value
+    return format_quantity(float(value), cost_model(column).unit) if is_metric(column) else value
 
 
 def describe_space(settings: RunConfig, tell: Progress) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from hwnas.architecture import Architecture
+from hwnas.errors import UsageError
 from hwnas.operators import OperatorSpec
 from hwnas.registry import Registry
 
@@ -131,9 +132,23 @@ COST_MODELS: Registry[CostModel] = Registry("metric", "hwnas.cost_models")
 
 
 def cost_model(name: str) -> CostModel:
-    """The cost model called ``name``.
+    """The cost model called ``name``: ``bitops``, ``latency@jetson``.
 
     Raises:
         UsageError: if there is none; the message lists those there are.
     """
+    family, at, target = name.partition("@")
+    if at:
+        from hwnas.cost_models.target import target_cost_model
+
+        return target_cost_model(family, target)
     return COST_MODELS[name]
+
+
+def is_metric(name: str) -> bool:
+    """Whether there is a cost model of that name."""
+    try:
+        cost_model(name)
+    except UsageError:
+        return False
+    return True

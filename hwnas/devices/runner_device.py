@@ -124,18 +124,15 @@ class RunnerDevice(Device):
             channel.send(b"%d\n%b%b\n" % (len(runner), runner, json.dumps(job).encode()))
             for _, content in parts:
                 channel.send(content)
-            ended = False
-            # To the last line, after which it has removed what it wrote. A login shell may have lines of its own.
+            # A login shell may have lines of its own.
             for message in filter(None, map(_message, channel.lines())):
+                if message["kind"] == "end":
+                    return
                 if message["kind"] == "error":
                     raise HwnasError(f"{self._connection.where}: {message.get('message')}")
-                if message["kind"] == "end":
-                    ended = True
-                else:
-                    yield message
-            complaint = "" if ended else channel.complaint()
-        if not ended:
-            raise HwnasError(f"{self._connection.where} went away before it was done: {complaint or 'it says nothing'}")
+                yield message
+            complaint = channel.complaint() or "it says nothing"
+        raise HwnasError(f"{self._connection.where} went away before it was done: {complaint}")
 
     def _fingerprint(self, message: dict[str, Any]) -> Fingerprint:
         try:

@@ -89,7 +89,6 @@ def work(job: Job, folder: str) -> None:
             peak_bytes=most - before if alone else None,  # type: ignore[operator]
             layers=model.layers() if job["layers"] else [],
         )
-    tell(kind="end")
 
 
 def receive(files: Sequence[List], folder: str) -> None:  # type: ignore[type-arg]
@@ -128,25 +127,24 @@ def main(folder: str) -> int:
     os.environ["TMPDIR"] = folder
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: leave())
+    last = {"kind": "end"}
     try:
         job = json.loads(sys.stdin.buffer.readline())
         receive(job["files"], folder)
         for task in (watch, beat):
             threading.Thread(target=task, daemon=True).start()
         work(job, folder)
-        return 0
     except Refused as refusal:
-        tell(kind="error", message=str(refusal))
-        return 1
+        last = {"kind": "error", "message": str(refusal)}
     # Each runtime has exceptions of its own, and whatever they are, somebody is waiting to hear of them.
     except Exception as error:
-        tell(kind="error", message=(str(error).strip() or type(error).__name__).splitlines()[-1])
-        return 1
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        last = {"kind": "error", "message": (str(error).strip() or type(error).__name__).splitlines()[-1]}
+    # Who hears the last word may rely on nothing being left.
+    shutil.rmtree(folder, ignore_errors=True)
+    tell(**last)
+    return int(last["kind"] == "error")
 
 
 if __name__ == "__main__":
-    code = main(sys.argv[1])
     # Threads that wait for input are not waited for.
-    os._exit(code)
+    os._exit(main(sys.argv[1]))

@@ -1,0 +1,149 @@
+"""``hwnas profile``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hwnas.cli import options
+
+if TYPE_CHECKING:
+    from hwnas.cost_models import Size
+    from hwnas.devices import Measurement
+    from hwnas.devices.target import Target
+
+SHOWN = 12
+"""Layers on the screen; all are in the file."""
+
+
+def profile(
+    network: Annotated[
+        str, typer.Argument(metavar="RUN|ARCH.json|NAME|FILE", help="What to time: a network, or an exported file.")
+    ],
+    target: Annotated[str, typer.Option("--target", help=f"Device to time it on: {options.TARGETS}.")] = "cpu",
+    host: options.Host = None,
+    input_size: Annotated[
+        str, typer.Option("--input-size", metavar="HxW", help="Height and width of the low-resolution image.")
+    ] = "180x320",
+    against: Annotated[
+        str | None, typer.Option("--against", help="Another one, timed in turn with it; the ratio is what holds.")
+    ] = None,
+    bits: Annotated[int | None, typer.Option("--bits", help="Every layer at this width; 32 for float.")] = None,
+    scale: options.Scale = None,
+    threads: options.Threads = None,
+    rounds: Annotated[int, typer.Option("--rounds", help="Inferences at least.", min=1)] = 20,
+    precision: Annotated[
+        float, typer.Option("--precision", help="Half the confidence interval to reach, in percent.", min=0.01)
+    ] = 1.0,
+    seconds: Annotated[float, typer.Option("--seconds", help="When to stop trying to reach it.", min=0)] = 30.0,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Where the figures go.", show_default="RUN/profile.json, profile.json"),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """How long an image takes on a device, and which layers take it.
+
+    A network that is not a file is written as `hwnas export` would write it, with other weights, which do not change
+    the time. Files are timed as they are.
+
+    Examples:
+
+      hwnas profile runs/mine --target cpu
+
+      hwnas profile runs/mine/model.onnx --against other.onnx --input-size 360x640
+
+      hwnas profile espcn --bits 8 --target jetson --host me@board
+    """
+    import json as encoder
+    from tempfile import TemporaryDirectory
+
+    from hwnas.budget import parse_size
+    from hwnas.cli.console import progress
+    from hwnas.cli.options import with_threads
+    from hwnas.devices import Timing, open_device
+    from hwnas.devices.measurement import paired_ratio
+    from hwnas.devices.target import load_target
+    from hwnas.files import write_text
+
+    chosen, size = with_threads(load_target(target), threads), parse_size(input_size)
+    names = [network] if against is None else [network, against]
+    with open_device(chosen, host) as device, TemporaryDirectory() as folder, progress() as tell:
+        files = [_file(name, chosen, size, Path(folder) / str(i), scale, bits) for i, name in enumerate(names)]
+        timing = Timing(size, rounds, precision / 100, seconds, layers=True)
+        found = device.measure(files, timing, tell)
+    figures = {
+        "network": network,
+        "target": chosen.name,
+        "input_size": input_size,
+        **found[0].as_json(),
+    }
+    if against is not None:
+        ratio, interval = paired_ratio(*found)
+        figures["against"] = {"network": against, **found[1].as_json(), "ratio": ratio, "ratio_interval": interval}
+    run = Path(network)
+    path = output or (run if run.is_dir() else Path()) / "profile.json"
+    write_text(path, encoder.dumps(figures, indent=2) + "\n")
+    if json:
+        print(encoder.dumps(figures))
+        return
+    _show(names, found, chosen, size)
+    typer.echo(f"written to {path}")
+
+
+def _file(name: str, target: Target, size: Size, folder: Path, scale: int | None, bits: int | None) -> Path:
+    """The file that the user names, or a network in one."""
+    from hwnas.cli.resolve import resolve_architecture
+    from hwnas.errors import UsageError
+    from hwnas.exporters.untrained import untrained_suffix, write_untrained
+
+    path = Path(name)
+    if path.is_file() and path.suffix != ".json":
+        if bits is not None or scale is not None:
+            raise UsageError(f"{path} is a file and timed as it is; leave --bits and --scale out")
+        return path
+    architecture = resolve_architecture(name, scale, bits)
+    folder.mkdir()
+    written = folder / f"network{untrained_suffix(target)}"
+    write_untrained(architecture, target, size, written)
+    return written
+
+
+def _show(names: list[str], found: list[Measurement], target: Target, size: Size) -> None:
+    from rich.table import Table
+
+    from hwnas.cli.console import stderr, stdout
+    from hwnas.cost_models import format_size
+    from hwnas.devices.measurement import paired_ratio
+
+    first = found[0]
+    table = Table(title=f"{target.name} at {format_size(size)}, {first.method}")
+    for column in ("network", "p50 ms", "95 % interval", "p90 ms", "p99 ms", "images/s", "inferences", "memory"):
+        table.add_column(column, justify="left" if column == "network" else "right")
+    for name, one in zip(names, found, strict=True):
+        interval = "" if one.interval is None else f"{one.interval[0]:.4g} to {one.interval[1]:.4g}"
+        memory = "" if one.peak_bytes is None else f"{one.peak_bytes / 1e6:.0f} MB"
+        percentiles = [f"{one.percentile(p):.4g}" for p in (50, 90, 99)]
+        row = [name, percentiles[0], interval, *percentiles[1:], f"{1e3 / one.p50:.4g}"]
+        table.add_row(*row, str(len(one.samples_ms)), memory)
+    stdout.print(table)
+    if len(found) > 1:
+        ratio, within = paired_ratio(*found)
+        sure = "" if within is None else f" (95 %: {within[0]:.3f} to {within[1]:.3f})"
+        stdout.print(f"{names[0]} takes {ratio:.3f} times as long as {names[1]}{sure}")
+    stdout.print(f"on {first.fingerprint}")
+    if any(one.is_noisy for one in found):
+        stderr.print(
+            "some inferences took much longer than most: something else is running there, or its clock changes; "
+            "only what was timed in turn compares"
+        )
+    if first.layers:
+        total = sum(layer.ms for layer in first.layers)
+        layers = Table(title=f"slowest of {len(first.layers)} layers of {names[0]}, as the runtime has made them")
+        for column in ("layer", "kind", "ms", "share"):
+            layers.add_column(column, justify="left" if column in ("layer", "kind") else "right", overflow="fold")
+        for layer in sorted(first.layers, key=lambda layer: -layer.ms)[:SHOWN]:
+            layers.add_row(layer.name, layer.kind, f"{layer.ms:.3g}", f"{layer.ms / total:.1%}" if total else "")
+        stdout.print(layers)

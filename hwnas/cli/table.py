@@ -1,0 +1,222 @@
+"""``hwnas table``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hwnas.cli import options
+
+if TYPE_CHECKING:
+    from hwnas.config import RunConfig
+    from hwnas.cost_models import Size
+    from hwnas.latency.table import LatencyTable, Survey
+    from hwnas.spaces.space import SearchSpace
+
+table = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]}
+)
+
+Calibration = Annotated[
+    int, typer.Option("--calibration", help="Networks at random, besides one for each operator.", min=2, max=10000)
+]
+Rounds = Annotated[int, typer.Option("--rounds", help="Turns of each network.", min=3, max=10000)]
+
+
+@table.callback()
+def tables() -> None:
+    """Latency tables: what each operator of a space takes on a target, to search with a budget in milliseconds."""
+
+
+@table.command()
+@options.takes_settings(options.space_settings)
+def build(
+    layers: options.Layers,
+    host: options.Host = None,
+    calibration: Calibration = 40,
+    rounds: Rounds = 15,
+    json: options.Json = False,
+) -> None:
+    """Measure networks of a space on the target, until each of its operators is known.
+
+    Every operator is measured in place: in a whole network, written as it would be deployed. What is measured stays;
+    the same command goes on where it was interrupted. The space is that of `hwnas search` with the same options.
+
+    Examples:
+
+      hwnas table build --target cpu
+
+      hwnas table build --target jetson --host me@board --input-size 360x640
+
+      hwnas table build --target cpu --bits 32 --calibration 80
+    """
+    from hwnas.cli.console import progress, stderr
+    from hwnas.cli.runs import new_config
+    from hwnas.devices import open_device
+    from hwnas.devices.target import load_target
+    from hwnas.latency import build as building
+    from hwnas.latency.fit import fit
+
+    settings = new_config(layers)
+    target = load_target(settings.target)
+    space, size = _space_and_size(settings)
+    with open_device(target, host) as device, progress() as tell:
+        fingerprint = device.probe().fingerprint
+        tell.say(f"{target.name}: {fingerprint}")
+        found, survey = building.open_survey(device, space, size, fingerprint)
+        there, all_of_them = len(survey.networks), len(building.wanted(survey, calibration))
+        if there < all_of_them:
+            minutes = building.estimate_minutes(survey, device, calibration, rounds)
+            tell.say(f"space {space.name}: {there} of {all_of_them} networks are there; about {minutes:.0f} minutes")
+            found, survey = building.build_table(device, space, size, tell, calibration, rounds)
+    model = fit(survey, target)
+    if json:
+        import json as encoder
+
+        print(
+            encoder.dumps(
+                {
+                    "table": str(found.path),
+                    "target": target.name,
+                    "fingerprint": fingerprint.model_dump(),
+                    "networks": len(survey.networks),
+                    "minutes": survey.seconds / 60,
+                    "reference_ms": survey.ms,
+                    "uncertainty": model.uncertainty,
+                }
+            )
+        )
+        return
+    typer.echo(
+        f"{found.path}\n  {len(survey.networks)} networks in {survey.seconds / 60:.1f} minutes; "
+        f"19 of 20 predictions are within {model.uncertainty:.1%}, of networks left out of the fit"
+    )
+    spread = max(survey.reference_ms) / min(survey.reference_ms)
+    if spread > 1.1:
+        stderr.print(
+            f"the reference took {min(survey.reference_ms):.3g} to {max(survey.reference_ms):.3g} ms: the device's "
+            "speed changes; ratios hold, milliseconds are those of the median session"
+        )
+
+
+@table.command()
+@options.takes_settings(options.space_settings)
+def show(layers: options.Layers, json: options.Json = False) -> None:
+    """What a target's newest table says of the operators of a space.
+
+    Examples:
+
+      hwnas table show --target cpu
+
+      hwnas table show --target cpu --json
+    """
+    from hwnas.cli.runs import new_config
+    from hwnas.latency.fit import fit
+
+    settings = new_config(layers)
+    found, survey = _newest(settings)
+    from hwnas.devices.target import load_target
+
+    model = fit(survey, load_target(settings.target))
+    rows: list[dict[str, Any]] = [
+        {
+            "operator": spec.label,
+            "in_channels": spec.in_channels,
+            "out_channels": spec.out_channels,
+            "map": f"{survey.size[0] * resolution}x{survey.size[1] * resolution}",
+            "ms": ms,
+        }
+        for (spec, resolution), ms in model.operators.items()
+    ]
+    if json:
+        import json as encoder
+
+        head = {"table": str(found.path), "fingerprint": found.fingerprint.model_dump(), "method": "predicted"}
+        whole = {"reference_ms": survey.ms, "network_ms": model.constant, "uncertainty": model.uncertainty}
+        print(encoder.dumps({**head, **whole, "operators": rows}))
+        return
+    from rich.table import Table
+
+    from hwnas.cli.console import stdout
+
+    shown = Table(title=f"{settings.target}: what an operator takes more than the cheapest one there")
+    for column in ("operator", "channels", "map", "ms"):
+        shown.add_column(column, justify="left" if column == "operator" else "right")
+    for row in sorted(rows, key=lambda row: (row["map"], row["in_channels"], row["out_channels"], row["ms"])):
+        channels = f"{row['in_channels']} to {row['out_channels']}"
+        shown.add_row(row["operator"], channels, row["map"], f"{row['ms']:.3f}")
+    stdout.print(shown)
+    stdout.print(f"the network around the cheapest operators takes {model.constant:.4g} ms")
+    stdout.print(f"measured on {found.fingerprint}: {len(survey.networks)} networks, {survey.seconds / 60:.1f} minutes")
+    stdout.print(f"19 of 20 predictions are within {model.uncertainty:.1%}, of networks left out of the fit")
+    stdout.print(str(found.path))
+
+
+@table.command()
+@options.takes_settings(options.space_settings)
+def validate(
+    layers: options.Layers,
+    host: options.Host = None,
+    networks: Annotated[int, typer.Option("--networks", help="How many.", min=2, max=10000)] = 50,
+    rounds: Rounds = 15,
+    sample: Annotated[int, typer.Option("--sample", help="Seed of the choice of networks.", min=0)] = 1,
+    json: options.Json = False,
+) -> None:
+    """Measure networks that the table has not seen, whole, and hold its predictions against them.
+
+    Examples:
+
+      hwnas table validate --target cpu
+
+      hwnas table validate --target cpu --networks 20 --json
+    """
+    from dataclasses import asdict
+
+    from hwnas.cli.console import progress, stdout
+    from hwnas.cli.runs import new_config
+    from hwnas.devices import open_device
+    from hwnas.devices.target import load_target
+    from hwnas.latency.validate import validate as hold_against
+
+    settings = new_config(layers)
+    found, survey = _newest(settings)
+    with open_device(load_target(settings.target), host) as device, progress() as tell:
+        result = hold_against(device, found, survey, networks, tell, rounds, sample)
+    if json:
+        import json as encoder
+
+        accuracies = {"accuracy": result.accuracy, "by_the_clock": result.accuracy_by_the_clock}
+        print(encoder.dumps({**asdict(result), **{name: asdict(value) for name, value in accuracies.items()}}))
+        return
+    from rich.table import Table
+
+    shown = Table(title=f"{len(result.predicted_ms)} networks of {survey.space.name} on {settings.target}")
+    for column in ("", "Spearman's rho", "mean error", "bias", "within 5 %", "within 10 %"):
+        shown.add_column(column, justify="right" if column else "left")
+    for label, a in (("in turn with the reference", result.accuracy), ("by the clock", result.accuracy_by_the_clock)):
+        shown.add_row(
+            label, f"{a.rho:.4f}", f"{a.error:.1%}", f"{a.bias:+.1%}", f"{a.within_5:.0%}", f"{a.within_10:.0%}"
+        )
+    stdout.print(shown)
+    low, high = min(result.measured_ms), max(result.measured_ms)
+    stdout.print(f"they take {low:.4g} to {high:.4g} ms; measured on {found.fingerprint}")
+    now = sorted(result.reference_ms)[len(result.reference_ms) // 2]
+    stdout.print(f"the reference takes {now:.4g} ms now, and took {survey.ms:.4g} ms when the table was built")
+
+
+def _space_and_size(settings: RunConfig) -> tuple[SearchSpace, Size]:
+    from hwnas import pipeline
+    from hwnas.budget import parse_size
+    from hwnas.cost_models.latency import LatencyCost
+
+    size = LatencyCost.default_input_size if settings.input_size is None else parse_size(settings.input_size)
+    return pipeline.space_of(settings), size
+
+
+def _newest(settings: RunConfig) -> tuple[LatencyTable, Survey]:
+    from hwnas.cost_models.latency import LatencyCost
+
+    space, size = _space_and_size(settings)
+    fitted = LatencyCost(settings.target).fitted(space, size)
+    return fitted.table, fitted.survey

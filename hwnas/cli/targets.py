@@ -1,0 +1,150 @@
+"""``hwnas targets``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hwnas.cli import options
+
+targets = typer.Typer(
+    no_args_is_help=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]}
+)
+
+
+@targets.callback(invoke_without_command=True)
+def list_targets(context: typer.Context, json: options.Json = False) -> None:
+    """The devices that networks are made for: what is usable from this machine now, and why the others are not.
+
+    Examples:
+
+      hwnas targets
+
+      hwnas targets check jetson --host me@board
+
+      hwnas targets add board --like jetson --set host=me@board
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from hwnas.devices import open_device
+    from hwnas.devices.target import load_target, target_names, user_targets
+    from hwnas.errors import HwnasError
+
+    rows: list[dict[str, Any]] = []
+    for name in target_names():
+        try:
+            target = load_target(name)
+        except HwnasError as error:
+            rows.append({"name": name, "usable": False, "why_not": str(error)})
+            continue
+        try:
+            with open_device(target) as device:
+                why_not = device.missing()
+        except HwnasError as error:
+            why_not = str(error)
+        own = (user_targets() / f"{name}.toml").is_file()
+        rows.append({**target.model_dump(mode="json"), "usable": why_not is None, "why_not": why_not, "own": own})
+    if json:
+        import json as encoder
+
+        print(encoder.dumps({"targets": rows}))
+        return
+    from rich.table import Table
+
+    from hwnas.cli.console import stdout
+
+    table = Table()
+    for column in ("target", "device", "reached", "runtime", "file", "computes", "usable now"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        computes = ", ".join(map(str, row.get("compute_bits", ()))) + " bits" if "compute_bits" in row else ""
+        reached = row.get("host") or row.get("connection", "")
+        name = f"{row['name']} (yours)" if row.get("own") else row["name"]
+        now = "yes" if row["usable"] else f"no: {row['why_not']}"
+        table.add_row(
+            name, row.get("description", ""), reached, row.get("runtime", ""), row.get("artifact", ""), computes, now
+        )
+    stdout.print(table)
+
+
+@targets.command(no_args_is_help=True)
+def check(
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="Which one.")],
+    host: options.Host = None,
+    json: options.Json = False,
+) -> None:
+    """Connect to a target and say what is there: device, runtime and versions, free disk.
+
+    Examples:
+
+      hwnas targets check cpu
+
+      hwnas targets check jetson --host me@board:2222
+    """
+    from hwnas.devices import open_device
+    from hwnas.devices.target import load_target
+    from hwnas.latency.table import find_tables
+
+    chosen = load_target(target)
+    with open_device(chosen, host) as device:
+        probe = device.probe()
+    fingerprint = probe.fingerprint
+    tables = [table for table in find_tables(chosen.name) if table.fingerprint == fingerprint]
+    if json:
+        import json as encoder
+
+        found = {"fingerprint": fingerprint.model_dump(), "key": fingerprint.key, "free_bytes": probe.free_bytes}
+        print(encoder.dumps({"target": target, **found, "notes": probe.notes, "has_table": bool(tables)}))
+        return
+    from rich.table import Table
+
+    from hwnas.cli.console import stdout
+
+    table = Table(title=f"{target} answers", show_header=False)
+    rows = {name.replace("_", " "): value for name, value in fingerprint.model_dump().items() if value is not None}
+    if probe.free_bytes is not None:
+        rows["free disk"] = f"{probe.free_bytes / 1e9:.1f} GB"
+    for name, value in rows.items():
+        table.add_row(name, str(value))
+    for note in probe.notes:
+        table.add_row("", note)
+    table.add_row("latency table", "there" if tables else f"none yet; hwnas table build --target {target}")
+    stdout.print(table)
+
+
+@targets.command(no_args_is_help=True)
+def add(
+    name: Annotated[str, typer.Argument(metavar="FILE.toml|NAME", help="A file, or what a new target is called.")],
+    like: Annotated[str | None, typer.Option("--like", help="Target that the new one differs from.")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="What differs: --set host=me@board. Repeat for several.")
+    ] = None,
+) -> None:
+    """Keep a target of your own; one of a shipped name takes its place.
+
+    Examples:
+
+      hwnas targets add board.toml
+
+      hwnas targets add board --like jetson --set host=me@board
+
+      hwnas targets add cpu4 --like cpu --set threads=4
+    """
+    from hwnas.config import merge, parse_assignment
+    from hwnas.devices.target import add_target, load_target, make_target, read_target
+    from hwnas.errors import UsageError
+
+    if name.endswith(".toml"):
+        if like is not None:
+            raise UsageError("a file is whole; leave --like out, or name the new target without .toml")
+        fields = read_target(Path(name)).model_dump()
+    elif like is None:
+        raise UsageError(f"say which target {name} is like: --like jetson; or name a .toml file")
+    else:
+        fields = load_target(like).model_dump() | {"name": name}
+    changes = merge(*(parse_assignment(text) for text in assignments or ()))
+    target = make_target({**fields, **changes}, name)
+    path = add_target(target)
+    typer.echo(f"{path}; test it by: hwnas targets check {target.name}")

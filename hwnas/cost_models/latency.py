@@ -1,0 +1,126 @@
+"""Latency on a target: predicted from a table of what was measured there, or measured."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hwnas.architecture import Architecture
+from hwnas.cost_models.base import Cost, LayerCost, Size, format_size
+from hwnas.cost_models.target import TARGET_COST_MODELS, TargetCostModel
+from hwnas.errors import HwnasError
+from hwnas.latency.fit import LatencyModel, fit
+from hwnas.latency.table import LatencyTable, Survey, find_tables
+from hwnas.operators import OperatorSpec
+from hwnas.spaces.space import SearchSpace
+
+
+@dataclass(frozen=True, slots=True)
+class _Fitted:
+    table: LatencyTable
+    survey: Survey
+    model: LatencyModel
+
+
+class LatencyCost(TargetCostModel):
+    """Milliseconds of one image on a target.
+
+    What an operator costs is what it takes more than the cheapest one of as many channels; the rest, the network
+    around them, is of the wiring. Only networks of spaces that the target's table knows have a cost.
+    """
+
+    family = "latency"
+    unit = "ms"
+    default_input_size = (180, 320)
+    budget_units = ("ms",)
+
+    def __init__(self, target: str) -> None:
+        super().__init__(target)
+        self._fitted: list[_Fitted] | None = None
+
+    def surveys(self) -> list[_Fitted]:
+        """All surveys of the target's newest table, fitted once."""
+        if self._fitted is None:
+            table = next(iter(find_tables(self.target.name)), None)
+            surveys = () if table is None else table.surveys
+            self._fitted = [_Fitted(table, survey, fit(survey, self.target)) for survey in surveys if table]
+        return self._fitted
+
+    def forget(self) -> None:
+        """Read the table again at the next question: it has changed."""
+        self._fitted = None
+
+    def fitted(self, space: SearchSpace, size: Size) -> _Fitted:
+        """The survey of a space.
+
+        Raises:
+            HwnasError: with the command that makes one.
+        """
+        for found in self.surveys():
+            if found.survey.covers(space, size):
+                return found
+        raise HwnasError(
+            f"no latency table of target {self.target.name} has space {space.name} at {format_size(size)}; build it "
+            f"by: {build_command(self.target.name, space, size)}"
+        )
+
+    def _of(self, architecture: Architecture, size: Size) -> LatencyModel:
+        for found in self.surveys():
+            if found.survey.can_tell(architecture, size):
+                return found.model
+        raise HwnasError(
+            f"no latency table of target {self.target.name} has a space with {architecture.name} at "
+            f"{format_size(size)}; measure it by `hwnas profile`, or build a table by `hwnas table build`"
+        )
+
+    def operator_cost(self, spec: OperatorSpec, size: Size) -> float:
+        for found in self.surveys():
+            for (known, resolution), ms in found.model.operators.items():
+                if known == spec and (found.survey.size[0] * resolution, found.survey.size[1] * resolution) == size:
+                    return ms
+        raise HwnasError(
+            f"no latency table of target {self.target.name} has {spec.label} at {format_size(size)}; build one by "
+            "`hwnas table build`"
+        )
+
+    def architecture_cost(self, architecture: Architecture, input_size: Size | None = None) -> Cost:
+        size = input_size or self.default_input_size
+        model = self._of(architecture, size)
+        layers = [
+            LayerCost(
+                slot.name,
+                architecture.operators[slot.name].label,
+                slot.count,
+                slot.count * model.operators[architecture.operators[slot.name], slot.resolution],
+            )
+            for slot in architecture.wiring.slots
+        ]
+        layers.append(LayerCost("(network)", "with the cheapest operators", 1, model.constant))
+        return Cost(self.name, sum(layer.value for layer in layers), self.unit, size, tuple(layers))
+
+    def wiring_cost(self, architecture: Architecture, size: Size) -> LayerCost | None:
+        return self.architecture_cost(architecture, size).layers[-1]
+
+    def table(self, space: SearchSpace, input_size: Size) -> Mapping[str, list[float]]:
+        model = self.fitted(space, input_size).model
+        return {
+            slot.name: [slot.count * model.operators[spec, slot.resolution] for spec in space.choices[slot.name]]
+            for slot in space.wiring.slots
+        }
+
+
+def build_command(target: str, space: SearchSpace, size: Size) -> str:
+    """The command that builds the table of a published space, or of the space as a user has set it."""
+    wiring = space.wiring.model_dump()
+    bits = sorted({spec.weight_bits for candidates in space.choices.values() for spec in candidates})
+    options = [
+        *("--target", target, "--input-size", format_size(size), "--space", space.name),
+        *("--scale", str(space.wiring.scale), "--bits", ",".join(map(str, bits))),
+        *(part for name in ("cells", "channels") if name in wiring for part in (f"--{name}", str(wiring[name]))),
+        *(f"--{'' if wiring[name] else 'no-'}{name}" for name in ("adadm", "bicubic") if name in wiring),
+    ]
+    return shlex.join(["hwnas", "table", "build", *options])
+
+
+TARGET_COST_MODELS.register(LatencyCost.family)(LatencyCost)

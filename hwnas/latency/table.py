@@ -1,0 +1,176 @@
+"""The file of a latency table: networks of spaces, measured on one device with one runtime. JSON, safe to share."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from hwnas.architecture import Architecture, first_problem
+from hwnas.cost_models.base import Size
+from hwnas.devices.measurement import Fingerprint, Milliseconds
+from hwnas.errors import HwnasError
+from hwnas.files import write_text
+from hwnas.latency.design import Choice
+from hwnas.spaces.space import SearchSpace
+from hwnas.user_files import user_folder
+
+
+class MeasuredNetwork(BaseModel):
+    """One network.
+
+    Attributes:
+        choice: the candidate of each layer.
+        why: it tells an ``operator`` from the reference's, or is for ``calibration``: at random, or found by a search.
+        ratio: its time as a multiple of the reference's, which took turns with it; the median.
+        rounds: turns.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    choice: Choice
+    why: Literal["operator", "calibration"]
+    ratio: float = Field(gt=0, allow_inf_nan=False)
+    rounds: int = Field(ge=1)
+
+
+class Survey(BaseModel):
+    """What was measured of one space at one input size.
+
+    Attributes:
+        size: height and width of the low-resolution image.
+        space: the space.
+        reference: the network that all are compared with.
+        reference_ms: its medians, of each session in which others were compared with it.
+        networks: the others.
+        seconds: how long measuring has taken so far.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: Size
+    space: SearchSpace
+    reference: Choice
+    reference_ms: tuple[Milliseconds, ...] = ()
+    networks: tuple[MeasuredNetwork, ...] = ()
+    seconds: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _choices_are_of_the_space(self) -> Survey:
+        sizes = [len(candidates) for candidates in self.space.choices.values()]
+        for choice in (self.reference, *(network.choice for network in self.networks)):
+            if len(choice) != len(sizes) or not all(0 <= i < n for i, n in zip(choice, sizes, strict=True)):
+                raise ValueError(f"{list(choice)} is no network of the space")
+        return self
+
+    @property
+    def ms(self) -> float:
+        """Time of the reference: the median of all sessions."""
+        return statistics.median(self.reference_ms)
+
+    def covers(self, space: SearchSpace, size: Size) -> bool:
+        """Whether it was made for this space at this size."""
+        return self.size == size and self.space.wiring == space.wiring and self.space.choices == space.choices
+
+    def can_tell(self, architecture: Architecture, size: Size) -> bool:
+        """Whether the network is one of its space, at its size."""
+        choices = self.space.choices
+        return (
+            self.size == size
+            and self.space.wiring == architecture.wiring
+            and all(spec in choices[layer] for layer, spec in architecture.operators.items())
+        )
+
+    def architecture(self, choice: Choice) -> Architecture:
+        """The network of a choice."""
+        return self.space.architecture(dict(zip(self.space.choices, choice, strict=True)))
+
+    def choice(self, architecture: Architecture) -> Choice:
+        """The choice of a network of the space."""
+        return tuple(
+            candidates.index(architecture.operators[layer]) for layer, candidates in self.space.choices.items()
+        )
+
+    def with_session(self, reference_ms: float, networks: Iterable[MeasuredNetwork], seconds: float) -> Survey:
+        """The survey with what one more session has found; a network that was there before is measured anew."""
+        new = list(networks)
+        again = {network.choice for network in new}
+        return self.model_copy(
+            update={
+                "reference_ms": (*self.reference_ms, reference_ms),
+                "networks": (*(n for n in self.networks if n.choice not in again), *new),
+                "seconds": self.seconds + seconds,
+            }
+        )
+
+
+class LatencyTable(BaseModel):
+    """All surveys of one target on one device with one runtime: one fingerprint, never two.
+
+    Attributes:
+        schema_version: version of this format.
+        target: name of the target.
+        fingerprint: what it was measured on.
+        surveys: by space and size.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    target: str
+    fingerprint: Fingerprint
+    surveys: tuple[Survey, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        """Where it is kept."""
+        return tables_folder() / f"{self.target}-{self.fingerprint.key}.json"
+
+    def survey(self, space: SearchSpace, size: Size) -> Survey | None:
+        """The survey of a space at a size."""
+        return next((survey for survey in self.surveys if survey.covers(space, size)), None)
+
+    def with_survey(self, survey: Survey) -> LatencyTable:
+        """The table with this survey in the place of an older one of its space and size."""
+        others = [other for other in self.surveys if not other.covers(survey.space, survey.size)]
+        return self.model_copy(update={"surveys": (*others, survey)})
+
+    def save(self) -> None:
+        """Write it to its place, atomically."""
+        write_text(self.path, json.dumps(self.model_dump(mode="json"), separators=(",", ":")) + "\n")
+
+
+def tables_folder() -> Path:
+    """Folder of the tables; what somebody else has measured on the same device may be put there."""
+    return user_folder() / "tables"
+
+
+def read_table(path: Path) -> LatencyTable:
+    """The table in a file.
+
+    Raises:
+        HwnasError: if it cannot be read, is damaged, or of a newer hwnas.
+    """
+    try:
+        data: Any = json.loads(path.read_bytes())
+        return LatencyTable.model_validate(data)
+    except OSError as error:
+        raise HwnasError(f"cannot read {path}: {error.strerror}") from error
+    except ValidationError as error:
+        raise HwnasError(
+            f"{path} is no latency table, or is damaged ({first_problem(error)}); delete it, and build it again"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise HwnasError(
+            f"{path} is no latency table, or is damaged ({error}); delete it, and build it again"
+        ) from error
+
+
+def find_tables(target: str) -> list[LatencyTable]:
+    """The tables of a target, the one that was written last first; errors as `read_table`."""
+    paths = sorted(tables_folder().glob(f"{target}-*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    return [table for table in map(read_table, paths) if table.target == target]
