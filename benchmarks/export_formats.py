@@ -22,7 +22,6 @@ import numpy as np
 import onnxruntime
 
 from hwnas import pipeline
-from hwnas.budget import parse_size
 from hwnas.config import load_config
 from hwnas.devices.target import load_target
 from hwnas.errors import HwnasError
@@ -33,6 +32,7 @@ from hwnas.exporters.runtime import OnnxArtifact
 from hwnas.exporters.vela import compile_tflite
 from hwnas.progress import Silent
 from hwnas.run_directory import RunDirectory
+from hwnas.sizes import parse_size
 
 
 @dataclass(frozen=True)

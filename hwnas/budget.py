@@ -7,30 +7,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Context
 
-from hwnas.cost_models import COST_MODELS, TARGET_COST_MODELS, CostModel, Size, cost_model
+from hwnas.cost_models import COST_MODELS, CostModel, cost_model, target_cost_models
 from hwnas.errors import UsageError
+from hwnas.sizes import Size, parse_size
 
 _PREFIX = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 _WHOLE_UNITS = ("ms",)
 """Units that have their prefix already."""
 
 _GRAMMAR = re.compile(r"(?P<number>\d+(?:\.\d*)?|\.\d+)\s*(?P<unit>[A-Za-z]+)(?:@(?P<size>.+))?")
-
-
-def parse_size(text: str) -> Size:
-    """Height and width from ``180x320``.
-
-    Raises:
-        UsageError: if it is anything else, or a side is not in 1..65536.
-    """
-    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text.strip())
-    size = (int(match[1]), int(match[2])) if match else (0, 0)
-    if not all(1 <= side <= 65536 for side in size):
-        raise UsageError(
-            f"{text!r} is not an input size; write height x width of the low-resolution image, each of 1 to 65536: "
-            "180x320"
-        )
-    return size
 
 
 def format_quantity(value: float, unit: str, rounding: str = ROUND_HALF_EVEN) -> str:
@@ -83,8 +68,8 @@ def parse_budget(text: str, input_size: Size | None = None, target: str = "cpu")
         Budget(metric='bitops', limit=5000000000.0, input_size=(32, 32))
     """
     units = {unit.lower(): (name, unit) for name in COST_MODELS for unit in cost_model(name).budget_units}
-    for family in TARGET_COST_MODELS:
-        units |= {u.lower(): (f"{family}@{target}", u) for u in TARGET_COST_MODELS[family].budget_units}
+    for family in (models := target_cost_models()):
+        units |= {u.lower(): (f"{family}@{target}", u) for u in models[family].budget_units}
     known = ", ".join(unit for _, unit in units.values())
     match = _GRAMMAR.fullmatch(text.strip())
     if match is None:

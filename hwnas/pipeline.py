@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from hwnas.architecture import Architecture, load_architecture
-from hwnas.budget import Budget, parse_budgets, parse_size
+from hwnas.budget import Budget, parse_budgets
 from hwnas.checkpoints import load_run_network, load_state
 from hwnas.config import RunConfig
 from hwnas.data.sources import TrainingData, load_training_data
+from hwnas.devices import Measurement, Timing, open_device
 from hwnas.devices.target import Target, load_target, target_names
 from hwnas.errors import HwnasError, UsageError
 from hwnas.evaluation import Evaluation, evaluate_pairs, load_pairs
@@ -17,12 +20,14 @@ from hwnas.exporters import EXPORTERS
 from hwnas.exporters.artifact import ArtifactUpscaler
 from hwnas.exporters.base import Exporter, ExportOptions
 from hwnas.exporters.profiles import PROFILES
+from hwnas.exporters.untrained import untrained_suffix, write_untrained
 from hwnas.exporters.verify import ExportReport
 from hwnas.files import atomic_files, write_text
 from hwnas.progress import Progress, Task
 from hwnas.run_directory import RunDirectory
 from hwnas.searches import SEARCHES, SearchTask
 from hwnas.searches.results import save_result
+from hwnas.sizes import format_size, parse_size
 from hwnas.spaces import SPACES
 from hwnas.spaces.space import SearchSpace
 
@@ -47,6 +52,8 @@ def check(config: RunConfig) -> None:
     from hwnas.searches.feasibility import require_feasible
 
     load_target(config.target)
+    for budget in budgets_of(config):
+        budget.model.require(space_of(config), budget.input_size)
     require_feasible(space_of(config), budgets_of(config))
 
 
@@ -78,6 +85,7 @@ def search(config: RunConfig, run: RunDirectory, data: TrainingData, progress: P
         budgets=budgets_of(config),
         data=data,
         settings=config.search,
+        target=config.target,
         seed=config.seed,
         run=run,
         progress=progress,
@@ -231,6 +239,34 @@ def run_all(config: RunConfig, run: RunDirectory, progress: Progress) -> Evaluat
     progress.say(f"{run.onnx}: parity with torch {report.parity}")
     upscaler = ArtifactUpscaler(EXPORTERS["onnx"].open(run.onnx))
     evaluation = evaluate_pairs(upscaler, held_out_pairs(data.validation, upscaler.scale), upscaler.scale)
-    page = summarise_run(architecture, config, budgets_of(config), evaluation, report)
+    measured = measure_exported(config, run, progress)
+    page = summarise_run(architecture, config, budgets_of(config), evaluation, report, measured)
     write_text(run.summary, page)
     return evaluation
+
+
+def measure_exported(config: RunConfig, run: RunDirectory, progress: Progress) -> dict[str, Measurement]:
+    """What the run's network takes on the target, for each budget in time, by metric; the last is ``profile.json``.
+
+    It is ``model.onnx`` that is measured where the target's runtime reads such files, and else the network in one that
+    it does read.
+
+    Raises:
+        HwnasError: if the device cannot measure.
+    """
+    target, found = load_target(config.target), {}
+    for budget in budgets_of(config):
+        if not budget.model.measurable:
+            continue
+        with open_device(target) as device, TemporaryDirectory() as folder:
+            path = run.onnx
+            if untrained_suffix(target) != path.suffix:
+                path = Path(folder) / f"network{untrained_suffix(target)}"
+                write_untrained(load_architecture(run.architecture), target, budget.input_size, path)
+            (measured,) = device.measure([path], Timing(budget.input_size, layers=True), progress)
+        found[budget.metric] = measured
+        figures = {"network": str(path.name), "target": target.name, "input_size": format_size(budget.input_size)}
+        write_text(run.profile, json.dumps(figures | measured.as_json(), indent=2) + "\n")
+        verdict = "within" if measured.p50 <= budget.limit else "OVER"
+        progress.say(f"{path.name}: {budget.format(measured.p50)} {measured.method}, {verdict} the budget of {budget}")
+    return found

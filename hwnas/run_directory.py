@@ -111,5 +111,10 @@ class RunDirectory:
         return self.path / "model.onnx"
 
     @property
+    def profile(self) -> Path:
+        """What the network was found to take on the target."""
+        return self.path / "profile.json"
+
+    @property
     def summary(self) -> Path:
         return self.path / "summary.md"

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwnas.budget import Budget, format_quantity, parse_budget, parse_budgets, parse_size
+from hwnas.budget import Budget, format_quantity, parse_budget, parse_budgets
 from hwnas.errors import UsageError
+from hwnas.sizes import parse_size
 
 
 @pytest.mark.parametrize(

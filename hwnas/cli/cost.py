@@ -11,7 +11,11 @@ from hwnas.cli import options
 
 def cost(
     network: Annotated[str, typer.Argument(metavar="RUN|ARCH.json|NAME", help="What to cost.")],
-    metric: Annotated[str, typer.Option("--metric", help="flops, bitops, params or memory.")] = "bitops",
+    metric: Annotated[str, typer.Option("--metric", help="flops, bitops, params, memory, latency.")] = "bitops",
+    target: Annotated[
+        str | None,
+        typer.Option("--target", help=f"Device: whose latency, or which BitOps it computes. {options.TARGETS}."),
+    ] = None,
     bits: Annotated[int | None, typer.Option("--bits", help="Every layer at this width; 32 for float.")] = None,
     scale: options.Scale = None,
     input_size: options.InputSize = None,
@@ -19,7 +23,9 @@ def cost(
 ) -> None:
     """What a network costs, layer by layer.
 
-    Multiply-accumulates are counted by tracing each operator once; every number states its unit and input size.
+    Multiply-accumulates are counted by tracing each operator once; every number states its unit and input size. With
+    --target, BitOps are shown as they are computed there too: widths that it does not have in the next that it has.
+    Latency is predicted from the target's table.
 
     Examples:
 
@@ -28,21 +34,36 @@ def cost(
       hwnas cost srresnet --metric flops --input-size 256x256
 
       hwnas cost espcn --bits 8 --json
-    """
-    from hwnas.budget import format_quantity, parse_size
-    from hwnas.cli.resolve import resolve_architecture
-    from hwnas.cost_models import cost_model, format_size
 
+      hwnas cost quantnas-body3 --target jetson
+
+      hwnas cost runs/mine --metric latency --target cpu
+    """
+    from hwnas.budget import format_quantity
+    from hwnas.cli.resolve import resolve_architecture
+    from hwnas.cost_models import cost_model, target_cost_models
+    from hwnas.errors import UsageError
+    from hwnas.sizes import format_size, parse_size
+
+    if metric in target_cost_models():
+        if target is None:
+            raise UsageError(f"{metric} is of a device; say which by --target cpu")
+        metric = f"{metric}@{target}"
     model = cost_model(metric)
     size = None if input_size is None else parse_size(input_size)
     architecture = resolve_architecture(network, scale, bits)
     found = model.architecture_cost(architecture, size)
+    effective = None
+    if metric == "bitops" and target is not None:
+        effective = cost_model(f"effective-bitops@{target}").architecture_cost(architecture, size)
+    method = {"method": "predicted"} if model.measurable else {}
     if json:
         import json as encoder
 
         layers = [
             {"layer": row.layer, "operator": row.operator, "count": row.count, "value": row.value}
-            for row in found.layers
+            | ({"effective": effective.layers[i].value} if effective else {})
+            for i, row in enumerate(found.layers)
         ]
         print(
             encoder.dumps(
@@ -52,6 +73,8 @@ def cost(
                     "unit": found.unit,
                     "input_size": format_size(found.input_size),
                     "architecture": architecture.name,
+                    **method,
+                    **({"effective": effective.value, "target": target} if effective else {}),
                     "layers": layers,
                 }
             )
@@ -67,9 +90,17 @@ def cost(
     table.add_column("copies", justify="right")
     table.add_column(found.unit, justify="right")
     table.add_column("share", justify="right")
-    for row in found.layers:
+    if effective:
+        table.add_column(f"computed on {target}", justify="right")
+    digits = 3 if model.measurable else 0
+    for i, row in enumerate(found.layers):
         share = f"{row.value / found.value:.1%}" if found.value else ""
-        table.add_row(row.layer, row.operator, str(row.count), f"{row.value:,.0f}", share)
+        computed = [f"{effective.layers[i].value:,.0f}"] if effective else []
+        table.add_row(row.layer, row.operator, str(row.count), f"{row.value:,.{digits}f}", share, *computed)
     table.add_section()
-    table.add_row("total", "", "", f"{found.value:,.0f}", format_quantity(found.value, found.unit))
+    computed = [format_quantity(effective.value, effective.unit)] if effective else []
+    whole = format_quantity(found.value, found.unit)
+    table.add_row("total", "", "", f"{found.value:,.{digits}f}", whole, *computed)
     stdout.print(table)
+    if model.measurable:
+        stdout.print("predicted from the target's table; an operator counts what it takes more than the cheapest one")

@@ -67,7 +67,6 @@ def export(
       hwnas export runs/mine --target snapdragon --format onnx --input-size 180x320
     """
     from hwnas import pipeline
-    from hwnas.budget import parse_size
     from hwnas.cli.console import progress
     from hwnas.config import load_config
     from hwnas.devices.target import load_target
@@ -75,6 +74,7 @@ def export(
     from hwnas.exporters import EXPORTERS, ExportOptions
     from hwnas.exporters.base import exporter_of
     from hwnas.run_directory import RunDirectory
+    from hwnas.sizes import parse_size
 
     precisions = {"fp32": fp32, "fp16": fp16, "int8": int8, "mixed": mixed}
     asked = [name for name, wanted in precisions.items() if wanted]

@@ -30,7 +30,9 @@ For = Annotated[
 ]
 Budget = Annotated[
     list[str] | None,
-    typer.Option("--budget", help="Upper bound: 5GBitOps, 30GFLOPs@256x256, 300KParams. Repeat for several."),
+    typer.Option(
+        "--budget", help="Upper bound: 5GBitOps, 30GFLOPs@256x256, 300KParams, 8ms@180x320. Repeat for several."
+    ),
 ]
 Algorithm = Annotated[str | None, typer.Option("--algorithm", help="Search: quantnas.", show_default="quantnas")]
 Data = Annotated[

@@ -10,9 +10,9 @@ import typer
 from hwnas.cli import options
 
 if TYPE_CHECKING:
-    from hwnas.cost_models import Size
     from hwnas.devices import Measurement
     from hwnas.devices.target import Target
+    from hwnas.sizes import Size
 
 SHOWN = 12
 """Layers on the screen; all are in the file."""
@@ -60,13 +60,13 @@ def profile(
     import json as encoder
     from tempfile import TemporaryDirectory
 
-    from hwnas.budget import parse_size
     from hwnas.cli.console import progress
     from hwnas.cli.options import with_threads
     from hwnas.devices import Timing, open_device
     from hwnas.devices.measurement import paired_ratio
     from hwnas.devices.target import load_target
     from hwnas.files import write_text
+    from hwnas.sizes import parse_size
 
     chosen, size = with_threads(load_target(target), threads), parse_size(input_size)
     names = [network] if against is None else [network, against]
@@ -115,8 +115,8 @@ def _show(names: list[str], found: list[Measurement], target: Target, size: Size
     from rich.table import Table
 
     from hwnas.cli.console import stderr, stdout
-    from hwnas.cost_models import format_size
     from hwnas.devices.measurement import paired_ratio
+    from hwnas.sizes import format_size
 
     first = found[0]
     table = Table(title=f"{target.name} at {format_size(size)}, {first.method}")

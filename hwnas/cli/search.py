@@ -26,34 +26,39 @@ def search(
 
       hwnas search --budget 5GBitOps --budget 80KParams --bits 4,6,8
 
+      hwnas search --budget 100ms@180x320 --target cpu
+
       hwnas search --space quantnas-float --budget 30GFLOPs --preset paper
     """
     from hwnas import pipeline
     from hwnas.cli.console import progress
     from hwnas.cli.runs import open_run
+    from hwnas.searches.results import read_front
 
     directory, settings = open_run(out, resume, layers)
     with directory.discarded_if_unused(), progress() as tell:
         describe_space(settings, tell)
         photographs = pipeline.load_data(settings, settings.space.scale, tell)
         chosen = pipeline.search(settings, directory, photographs, tell)
-    costs = {b: b.model.architecture_cost(chosen, b.input_size).value for b in pipeline.budgets_of(settings)}
+    rows = read_front(directory)
+    found = next(row for row in rows if row["chosen"] == "1")
+    budgets = pipeline.budgets_of(settings)
+    measured = {b.metric: float(ms) for b in budgets if (ms := found.get(f"{b.metric}_measured"))}
+    costs = {b.metric: b.model.architecture_cost(chosen, b.input_size).value for b in budgets}
     if json:
         import json as encoder
 
-        found = {
+        files = {
             "run": str(directory.path),
             "architecture": str(directory.architecture),
             "front": str(directory.front),
         }
-        print(encoder.dumps({**found, "costs": {b.metric: value for b, value in costs.items()}}))
+        print(encoder.dumps({**files, "costs": costs, "measured": measured}))
         return
     from rich.table import Table
 
     from hwnas.cli.console import stdout
-    from hwnas.searches.results import read_front
 
-    rows = read_front(directory)
     table = Table(title=f"Front of {directory.path}")
     short = {"log_probability": "log p", "supernet_psnr_db": "supernet dB", "architecture": "file"}
     for column in rows[0]:
@@ -62,8 +67,11 @@ def search(
         shown = [_readable(name, value) for name, value in row.items()]
         table.add_row(*shown, style="bold" if row["chosen"] == "1" else None)
     stdout.print(table)
-    for bound, value in costs.items():
-        stdout.print(f"chosen: {bound.format(value)} of {bound}")
+    for bound in budgets:
+        known = bound.format(costs[bound.metric])
+        if bound.metric in measured:
+            known = f"{bound.format(measured[bound.metric])} measured, {known} predicted,"
+        stdout.print(f"chosen: {known} of {bound}")
     stdout.print(f"next: hwnas train {directory.path}")
 
 
@@ -73,7 +81,8 @@ def _readable(column: str, value: str) -> str:
 
     if column == "chosen":
         return "*" if value == "1" else ""
-    return format_quantity(float(value), cost_model(column).unit) if is_metric(column) else value
+    metric = column.removesuffix("_predicted").removesuffix("_measured")
+    return format_quantity(float(value), cost_model(metric).unit) if value and is_metric(metric) else value
 
 
 def describe_space(settings: RunConfig, tell: Progress) -> None:

@@ -10,8 +10,8 @@ from hwnas.cli import options
 
 if TYPE_CHECKING:
     from hwnas.config import RunConfig
-    from hwnas.cost_models import Size
     from hwnas.latency.table import LatencyTable, Survey
+    from hwnas.sizes import Size
     from hwnas.spaces.space import SearchSpace
 
 table = typer.Typer(
@@ -147,7 +147,7 @@ def show(layers: options.Layers, json: options.Json = False) -> None:
         channels = f"{row['in_channels']} to {row['out_channels']}"
         shown.add_row(row["operator"], channels, row["map"], f"{row['ms']:.3f}")
     stdout.print(shown)
-    stdout.print(f"the network around the cheapest operators takes {model.constant:.4g} ms")
+    stdout.print(f"besides, every network of the space takes {model.constant:.4g} ms")
     stdout.print(f"measured on {found.fingerprint}: {len(survey.networks)} networks, {survey.seconds / 60:.1f} minutes")
     stdout.print(f"19 of 20 predictions are within {model.uncertainty:.1%}, of networks left out of the fit")
     stdout.print(str(found.path))
@@ -207,15 +207,15 @@ def validate(
 
 def _space_and_size(settings: RunConfig) -> tuple[SearchSpace, Size]:
     from hwnas import pipeline
-    from hwnas.budget import parse_size
-    from hwnas.cost_models.latency import LatencyCost
+    from hwnas.latency.cost import LatencyCost
+    from hwnas.sizes import parse_size
 
     size = LatencyCost.default_input_size if settings.input_size is None else parse_size(settings.input_size)
     return pipeline.space_of(settings), size
 
 
 def _newest(settings: RunConfig) -> tuple[LatencyTable, Survey]:
-    from hwnas.cost_models.latency import LatencyCost
+    from hwnas.latency.cost import LatencyCost
 
     space, size = _space_and_size(settings)
     fitted = LatencyCost(settings.target).fitted(space, size)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, ClassVar
 
 from hwnas.architecture import Architecture
 from hwnas.errors import UsageError
 from hwnas.operators import OperatorSpec
+from hwnas.progress import Progress
 from hwnas.registry import Registry
+from hwnas.sizes import Size, format_size
 
 if TYPE_CHECKING:
     from hwnas.spaces.space import SearchSpace
-
-Size: TypeAlias = tuple[int, int]
-"""Height and width in pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +54,8 @@ class CostModel(ABC):
     the wiring. Searches need additive models: their expected cost is then linear in the probabilities, and the
     derivation under a budget an exact integer program. A model that is not additive overrides `architecture_cost`.
 
+    A model that is ``measurable`` tells what it expects, and `measure` what is: a search decides by the latter.
+
     ``budget_units`` are the units, without SI prefix, in which users write budgets for it; none if it has no budgets.
     ``sized`` says whether the cost depends on the input size at all.
 
@@ -67,6 +68,7 @@ class CostModel(ABC):
     budget_units: ClassVar[tuple[str, ...]] = ()
     additive: ClassVar[bool] = True
     sized: ClassVar[bool] = True
+    measurable: ClassVar[bool] = False
 
     @abstractmethod
     def operator_cost(self, spec: OperatorSpec, size: Size) -> float:
@@ -108,6 +110,23 @@ class CostModel(ABC):
             for slot in space.wiring.slots
         }
 
+    def require(self, space: SearchSpace, input_size: Size) -> None:
+        """Find out, before anything takes long, whether all that a search needs is there.
+
+        Raises:
+            HwnasError: if not, with what to do.
+        """
+        return None
+
+    def measure(self, architectures: Sequence[Architecture], input_size: Size, progress: Progress) -> list[float]:
+        """What each architecture was found to cost, in ``unit``; what is predicted next takes this into account.
+
+        Raises:
+            ValueError: if the model is not measurable.
+            HwnasError: if it cannot be measured now.
+        """
+        raise ValueError(f"{self.name} is counted, not measured")
+
     def at(self, input_size: Size) -> str:
         """`` at 32x32``, for people; nothing where the cost does not depend on it."""
         return f" at {format_size(input_size)}" if self.sized else ""
@@ -116,11 +135,6 @@ class CostModel(ABC):
         """What every architecture of ``space`` costs besides its operators."""
         rest = self.wiring_cost(space.first, input_size)
         return 0.0 if rest is None else rest.value
-
-
-def format_size(size: Size) -> str:
-    """``180x320``."""
-    return f"{size[0]}x{size[1]}"
 
 
 def _scaled(size: Size, resolution: int) -> Size:

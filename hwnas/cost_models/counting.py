@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from hwnas.architecture import Architecture
-from hwnas.cost_models.base import COST_MODELS, CostModel, LayerCost, Size
+from hwnas.cost_models.base import COST_MODELS, CostModel, LayerCost
 from hwnas.errors import HwnasError
 from hwnas.operators import OperatorSpec, build_operator
 from hwnas.operators.layers import FloatLayers
+from hwnas.sizes import Size
 
 LARGEST_OPERATOR = 50_000_000
 """Parameters up to which an operator is traced: it is built for that, and a file may state any size."""

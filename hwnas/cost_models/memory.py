@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from hwnas.architecture import Architecture
-from hwnas.cost_models.base import COST_MODELS, Cost, CostModel, LayerCost, Size
+from hwnas.cost_models.base import COST_MODELS, Cost, CostModel, LayerCost
 from hwnas.networks.edge import replace_edges
 from hwnas.operators import FLOAT_BITS, OperatorSpec, build_operator
 from hwnas.operators.layers import FloatLayers
+from hwnas.sizes import Size
 
 
 class StoredActivation(nn.Module):

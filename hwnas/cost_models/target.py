@@ -5,11 +5,12 @@ from __future__ import annotations
 from functools import cache
 from typing import ClassVar
 
-from hwnas.cost_models.base import CostModel, Size
+from hwnas.cost_models.base import CostModel
 from hwnas.cost_models.counting import BitOpsCost
 from hwnas.devices.target import load_target
 from hwnas.operators import OperatorSpec
 from hwnas.registry import Registry
+from hwnas.sizes import Size
 
 
 class TargetCostModel(CostModel):
@@ -30,6 +31,13 @@ TARGET_COST_MODELS: Registry[type[TargetCostModel]] = Registry("metric of target
 """Classes by the part of the metric's name before the ``@``."""
 
 
+def target_cost_models() -> Registry[type[TargetCostModel]]:
+    """`TARGET_COST_MODELS`, all of them: latencies are told by means of the other cost models, so they come late."""
+    import hwnas.latency.cost  # noqa: F401  registers
+
+    return TARGET_COST_MODELS
+
+
 @cache
 def target_cost_model(family: str, target: str) -> TargetCostModel:
     """One instance of each in the life of the process.
@@ -37,7 +45,7 @@ def target_cost_model(family: str, target: str) -> TargetCostModel:
     Raises:
         UsageError: if there is no such cost, or no such target.
     """
-    return TARGET_COST_MODELS[family](target)
+    return target_cost_models()[family](target)
 
 
 class EffectiveBitOpsCost(TargetCostModel):

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
 
-from hwnas.cost_models.base import Size
 from hwnas.devices.connection import Connection, LocalConnection
 from hwnas.devices.measurement import Fingerprint, Measurement, Method
 from hwnas.devices.target import Target
 from hwnas.errors import UsageError
 from hwnas.progress import Progress
 from hwnas.registry import Registry
+from hwnas.sizes import Size
 
 
 @dataclass(frozen=True, slots=True)

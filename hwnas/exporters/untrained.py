@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 
 from hwnas.architecture import Architecture
-from hwnas.cost_models.base import Size
 from hwnas.devices.target import Target
 from hwnas.exporters.base import EXPORTERS, ExportJob, ExportOptions
 from hwnas.exporters.onnx import OnnxExporter, export_onnx
@@ -15,6 +14,7 @@ from hwnas.exporters.profiles import PROFILES
 from hwnas.operators import FLOAT_BITS
 from hwnas.operators.layers import FloatLayers
 from hwnas.quantization.brevitas_layers import build_quantised, calibrate
+from hwnas.sizes import Size
 
 _SIDE = 16
 """Of the noise that steps are started with, where the file is for images of any size."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hwnas.cost_models.base import Size
 from hwnas.cost_models.memory import MemoryCost
 from hwnas.devices.device import Device, Timing
 from hwnas.devices.measurement import Fingerprint, Measurement
@@ -24,6 +23,7 @@ from hwnas.latency.design import (
 )
 from hwnas.latency.table import LatencyTable, MeasuredNetwork, Survey, find_tables
 from hwnas.progress import Progress, Silent
+from hwnas.sizes import Size
 from hwnas.spaces.space import SearchSpace
 
 ROUNDS = 15

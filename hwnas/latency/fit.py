@@ -12,7 +12,7 @@ them has a number of its own that is drawn towards the others'.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,11 @@ class LatencyModel:
     constant: float
     operators: Mapping[Place, float]
     uncertainty: float
+
+    def at_speed(self, factor: float) -> LatencyModel:
+        """The same of a device on which everything takes ``factor`` times as long."""
+        operators = {place: factor * ms for place, ms in self.operators.items()}
+        return replace(self, constant=factor * self.constant, operators=operators)
 
     def predict(self, architecture: Architecture) -> float:
         """Milliseconds of a network of the space."""

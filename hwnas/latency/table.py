@@ -11,11 +11,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hwnas.architecture import Architecture, first_problem
-from hwnas.cost_models.base import Size
 from hwnas.devices.measurement import Fingerprint, Milliseconds
 from hwnas.errors import HwnasError
 from hwnas.files import write_text
-from hwnas.latency.design import Choice
+from hwnas.latency.design import Choice, operator_choices
+from hwnas.sizes import Size
 from hwnas.spaces.space import SearchSpace
 from hwnas.user_files import user_folder
 
@@ -95,17 +95,24 @@ class Survey(BaseModel):
             candidates.index(architecture.operators[layer]) for layer, candidates in self.space.choices.items()
         )
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether every operator of the space has been measured."""
+        there = {network.choice for network in self.networks}
+        return bool(self.reference_ms) and there.issuperset(operator_choices(self.space, self.reference))
+
+    def with_networks(self, networks: Iterable[MeasuredNetwork]) -> Survey:
+        """The survey with more networks; one that was there before is measured anew, for what it was there for."""
+        known = {network.choice: network for network in self.networks}
+        for network in networks:
+            before = known.get(network.choice)
+            known[network.choice] = network if before is None else network.model_copy(update={"why": before.why})
+        return self.model_copy(update={"networks": tuple(known.values())})
+
     def with_session(self, reference_ms: float, networks: Iterable[MeasuredNetwork], seconds: float) -> Survey:
-        """The survey with what one more session has found; a network that was there before is measured anew."""
-        new = list(networks)
-        again = {network.choice for network in new}
-        return self.model_copy(
-            update={
-                "reference_ms": (*self.reference_ms, reference_ms),
-                "networks": (*(n for n in self.networks if n.choice not in again), *new),
-                "seconds": self.seconds + seconds,
-            }
-        )
+        """The survey with what one more session has found."""
+        update = {"reference_ms": (*self.reference_ms, reference_ms), "seconds": self.seconds + seconds}
+        return self.with_networks(networks).model_copy(update=update)
 
 
 class LatencyTable(BaseModel):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hwnas.architecture import Architecture
 from hwnas.budget import Budget, format_quantity
 from hwnas.config import RunConfig
 from hwnas.cost_models import cost_model
+from hwnas.devices.measurement import Measurement
 from hwnas.devices.target import load_target
 from hwnas.evaluation import Evaluation
 from hwnas.exporters.profiles import PROFILES
@@ -20,8 +21,9 @@ def summarise_run(
     budgets: Sequence[Budget],
     evaluation: Evaluation,
     report: ExportReport,
+    measured: Mapping[str, Measurement],
 ) -> str:
-    """The page as Markdown; ``report`` is of ``model.onnx``."""
+    """The page as Markdown; ``report`` is of ``model.onnx``, ``measured`` what it was found to take, by metric."""
     target = load_target(config.target)
     lines = [
         f"# {architecture.name}, x{architecture.scale}",
@@ -34,23 +36,31 @@ def summarise_run(
         "|---|---|---|",
     ]
     lines += [f"| {s.name} | {architecture.operators[s.name].label} | {s.count} |" for s in architecture.wiring.slots]
-    lines += ["", "## Cost (counted)", "", "| metric | cost | budget |", "|---|---|---|"]
+    lines += ["", "## Cost", "", "| metric | cost | how it is known | budget |", "|---|---|---|---|"]
     for budget in budgets:
         value = budget.model.architecture_cost(architecture, budget.input_size).value
-        at = budget.model.at(budget.input_size)
-        lines.append(f"| {budget.metric}{at} | {budget.format(value)} | {budget.format(budget.limit)} |")
+        at, how = budget.model.at(budget.input_size), "predicted" if budget.model.measurable else "counted"
+        lines.append(f"| {budget.metric}{at} | {budget.format(value)} | {how} | {budget.format(budget.limit)} |")
+        if found := measured.get(budget.metric):
+            within = "" if found.interval is None else f" (95 %: {found.interval[0]:.4g} to {found.interval[1]:.4g})"
+            lines.append(
+                f"| {budget.metric}{at} | {budget.format(found.p50)}{within} | {found.method}, median of "
+                f"{len(found.samples_ms)} on {found.fingerprint} | {budget.format(budget.limit)} |"
+            )
     bounded = {budget.metric for budget in budgets}
-    for name in ("bitops", "flops", "params"):
+    for name in ("bitops", f"effective-bitops@{target.name}", "flops", "params"):
         if name not in bounded:
             model = cost_model(name)
             cost = model.architecture_cost(architecture)
-            lines.append(f"| {name}{model.at(cost.input_size)} | {format_quantity(cost.value, cost.unit)} | |")
+            lines.append(
+                f"| {name}{model.at(cost.input_size)} | {format_quantity(cost.value, cost.unit)} | counted | |"
+            )
     if widened := target.widened_layers(architecture):
         widths = ", ".join(map(str, target.compute_bits))
         lines += [
             "",
             f"Target `{target.name}` computes convolutions in {widths} bits: {', '.join(widened)} are narrower, and "
-            "computed in the next wider of these, so that their BitOps are nominal there. `model.onnx` holds their "
+            "computed in the next wider of these: the effective BitOps are what it computes. `model.onnx` holds their "
             "weights in 8-bit integers.",
         ]
     lines += [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from pydantic import BaseModel
@@ -27,6 +27,7 @@ class SearchTask:
         budgets: upper bounds; all have to be met. The first, or the search's own metric, orders the front.
         data: training images and the validation images it may select on.
         settings: an instance of the search's ``Settings``.
+        target: name of the device it is for.
         seed: the same seed gives the same result on a CPU.
         run: where results and resume states go; if a state of an unfinished search is there, it goes on from it.
         progress: whom to tell.
@@ -36,6 +37,7 @@ class SearchTask:
     budgets: tuple[Budget, ...]
     data: TrainingData
     settings: BaseModel
+    target: str
     seed: int
     run: RunDirectory
     progress: Progress
@@ -47,8 +49,9 @@ class Candidate:
 
     Attributes:
         architecture: the network.
-        costs: metric name to value, at the task's input sizes.
+        costs: metric name to value, at the task's input sizes; predicted, of what can be measured.
         score: the search's own preference, larger is better.
+        measured: metric name to value, of those that were measured on the device.
         psnr: validation PSNR of the search's estimate of it, in dB: for comparing points, not a trained network's.
     """
 
@@ -56,6 +59,7 @@ class Candidate:
     costs: Mapping[str, float]
     score: float
     psnr: float
+    measured: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

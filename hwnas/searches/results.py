@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
+from hwnas.cost_models import cost_model
 from hwnas.errors import HwnasError
 from hwnas.files import write_text
 from hwnas.run_directory import RunDirectory
@@ -15,8 +16,20 @@ def save_result(run: RunDirectory, result: SearchResult) -> None:
     """Write the front, its architectures, and last the chosen one: where that is, the search is complete."""
     buffer = io.StringIO()
     metrics = list(result.front[0].costs)
+    measurable = [metric for metric in metrics if cost_model(metric).measurable]
+    header = [f"{metric}_predicted" if metric in measurable else metric for metric in metrics]
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["point", *metrics, "log_probability", "supernet_psnr_db", "chosen", "architecture"])
+    writer.writerow(
+        [
+            "point",
+            *header,
+            *(f"{m}_measured" for m in measurable),
+            "log_probability",
+            "supernet_psnr_db",
+            "chosen",
+            "architecture",
+        ]
+    )
     for i, candidate in enumerate(result.front):
         path = run.front_architecture(i)
         candidate.architecture.save(path)
@@ -25,6 +38,7 @@ def save_result(run: RunDirectory, result: SearchResult) -> None:
         row = [
             i,
             *costs,
+            *(f"{candidate.measured[m]:.6g}" if m in candidate.measured else "" for m in measurable),
             f"{candidate.score:.4f}",
             f"{candidate.psnr:.3f}",
             chosen,

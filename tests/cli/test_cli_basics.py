@@ -72,7 +72,7 @@ def test_every_option_shown_in_an_example_exists(hwnas: Any, command: str) -> No
 
 def test_the_help_says_which_targets_and_searches_there_are(hwnas: Any) -> None:
     text = " ".join(hwnas("search", "--help").out.replace("│", " ").split())
-    assert f"Device the network is for: {', '.join(target_names())}." in text
+    assert f"Device the network is for: {', '.join(target_names())}, or yours." in text
     assert f"Search: {', '.join(sorted(SEARCHES))}." in text
 
 

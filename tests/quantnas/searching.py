@@ -162,6 +162,7 @@ def search(
         budgets=budgets,
         data=TrainingData(pairs, VALIDATION),
         settings=QuantNASSettings.model_validate(fields),
+        target="cpu",
         seed=0,
         run=run,
         progress=listener,

@@ -10,11 +10,13 @@ import torch
 
 from hwnas.architecture import Architecture
 from hwnas.budget import Budget
+from hwnas.cost_models import cost_model
 from hwnas.errors import HwnasError
 from hwnas.inference import Validation
 from hwnas.progress import Silent
 from hwnas.searches.base import Candidate, SearchResult, SearchTask
-from hwnas.searches.derivation import CostLimit, derive, derive_front
+from hwnas.searches.derivation import CostLimit, derive_front
+from hwnas.searches.quantnas.measured import derive_measured, limit_of
 from hwnas.searches.quantnas.settings import QuantNASSettings
 from hwnas.searches.quantnas.supernet import Supernet
 from hwnas.training.common import seed_epoch
@@ -35,13 +37,14 @@ def derive_result(task: SearchTask, supernet: Supernet, primary: Budget, setting
     """
     with torch.no_grad():
         log_p = {layer: p.log().clamp_min(-1e4).tolist() for layer, p in supernet.probabilities().items()}
-    space, limits = task.space, [_limit(task, budget) for budget in task.budgets]
-    chosen = derive(log_p, limits)
+    space, derived = task.space, derive_measured(task, log_p)
+    chosen = derived.chosen
     assert chosen is not None, "the budgets were found feasible before the search"
     table = primary.model.table(space, primary.input_size)
-    choices = derive_front(log_p, table, limits[1:], settings.front_points)
-    if chosen not in choices:
-        choices.append(chosen)
+    others = [limit_of(task, budget) for budget in task.budgets[1:]]
+    choices = derive_front(log_p, table, others, settings.front_points)
+    of_interest = (chosen, *(dict(zip(space.choices, choice, strict=True)) for choice in derived.measured))
+    choices += [choice for i, choice in enumerate(of_interest) if choice not in (*choices, *of_interest[:i])]
     choices.sort(key=lambda choice: CostLimit(table, 0).cost(choice))
 
     validation = Validation(task.data.validation, space.wiring.scale)
@@ -51,15 +54,16 @@ def derive_result(task: SearchTask, supernet: Supernet, primary: Budget, setting
         psnr = _estimate(task, supernet, choice, validation, settings)
         architecture = space.architecture(choice, name=f"{space.name}-{len(front):02d}")
         score = sum(log_p[layer][i] for layer, i in choice.items())
-        front.append(Candidate(architecture, _costs(architecture, task.budgets or (primary,)), score, psnr))
+        costs = _costs(architecture, task.budgets or (primary,), task.target)
+        measured = derived.measured.get(tuple(choice.values()), {})
+        front.append(Candidate(architecture, costs, score, psnr, measured))
         bar.advance(psnr=f"{psnr:.2f} dB")
     best = front[choices.index(chosen)]
     for budget in task.budgets:
         # The derivation was exact; sums in another order may differ in the last bit.
-        if best.costs[budget.metric] > budget.limit * (1 + 1e-12):
-            raise HwnasError(
-                f"the derived architecture costs {best.costs[budget.metric]} of {budget}; please report this"
-            )
+        cost = best.measured.get(budget.metric, best.costs[budget.metric])
+        if cost > budget.limit * (1 + 1e-12):
+            raise HwnasError(f"the derived architecture costs {cost} of {budget}; please report this")
     if (better := cheaper_and_better(front, best)) is not None:
         file = task.run.front_architecture(front.index(better))
         out = task.run.path.with_name(f"{task.run.path.name}-{file.stem}")
@@ -82,14 +86,14 @@ def cheaper_and_better(front: Sequence[Candidate], chosen: Candidate) -> Candida
     return better if better.psnr > chosen.psnr + REMARKABLE else None
 
 
-def _limit(task: SearchTask, budget: Budget) -> CostLimit:
-    model = budget.model
-    constant = model.space_constant(task.space, budget.input_size)
-    return CostLimit(model.table(task.space, budget.input_size), budget.limit - constant)
-
-
-def _costs(architecture: Architecture, budgets: tuple[Budget, ...]) -> dict[str, float]:
-    return {b.metric: b.model.architecture_cost(architecture, b.input_size).value for b in budgets}
+def _costs(architecture: Architecture, budgets: tuple[Budget, ...], target: str) -> dict[str, float]:
+    costs: dict[str, float] = {}
+    for budget in budgets:
+        costs[budget.metric] = budget.model.architecture_cost(architecture, budget.input_size).value
+        if budget.metric == "bitops":
+            effective = cost_model(f"effective-bitops@{target}")
+            costs[effective.name] = effective.architecture_cost(architecture, budget.input_size).value
+    return costs
 
 
 def _estimate(

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hwnas.architecture import Architecture
-from hwnas.cost_models.base import Cost, LayerCost, Size, format_size
+from hwnas.cost_models.base import Cost, LayerCost
 from hwnas.cost_models.target import TARGET_COST_MODELS, TargetCostModel
+from hwnas.devices import Fingerprint, open_device
 from hwnas.errors import HwnasError
+from hwnas.latency.build import ROUNDS, estimate_minutes, measure_session, open_survey, require_same
 from hwnas.latency.fit import LatencyModel, fit
-from hwnas.latency.table import LatencyTable, Survey, find_tables
+from hwnas.latency.table import LatencyTable, MeasuredNetwork, Survey, find_tables
 from hwnas.operators import OperatorSpec
+from hwnas.progress import Progress
+from hwnas.sizes import Size, format_size
 from hwnas.spaces.space import SearchSpace
 
 
@@ -34,22 +38,60 @@ class LatencyCost(TargetCostModel):
     unit = "ms"
     default_input_size = (180, 320)
     budget_units = ("ms",)
+    measurable = True
 
     def __init__(self, target: str) -> None:
         super().__init__(target)
         self._fitted: list[_Fitted] | None = None
+        self._fingerprint: Fingerprint | None = None
+        self._speed = 1.0
 
     def surveys(self) -> list[_Fitted]:
-        """All surveys of the target's newest table, fitted once."""
+        """All surveys of the target's table that can be predicted from: the device's, or else the newest."""
         if self._fitted is None:
-            table = next(iter(find_tables(self.target.name)), None)
-            surveys = () if table is None else table.surveys
-            self._fitted = [_Fitted(table, survey, fit(survey, self.target)) for survey in surveys if table]
+            tables = [t for t in find_tables(self.target.name) if self._fingerprint in (None, t.fingerprint)]
+            self._fitted = []
+            for table in tables[:1]:
+                for survey in filter(lambda survey: survey.is_complete, table.surveys):
+                    self._fitted.append(_Fitted(table, survey, fit(survey, self.target).at_speed(self._speed)))
         return self._fitted
 
-    def forget(self) -> None:
-        """Read the table again at the next question: it has changed."""
+    def require(self, space: SearchSpace, size: Size) -> None:
+        """Find out, before anything takes long, whether the device is there and a table is of what it is now.
+
+        Raises:
+            HwnasError: if not; without a table with the command that builds it and about how long that takes.
+        """
+        with open_device(self.target) as device:
+            fingerprint = device.probe().fingerprint
+            self._fingerprint, self._fitted = fingerprint, None
+            try:
+                self.fitted(space, size)
+            except HwnasError as error:
+                others = [t.fingerprint for t in find_tables(self.target.name) if t.fingerprint != fingerprint]
+                _, survey = open_survey(device, space, size, fingerprint)
+                why = f" (there is one of {others[0].difference(fingerprint)})" if others else ""
+                minutes = estimate_minutes(survey, device)
+                raise HwnasError(f"{error}{why}; that takes about {minutes:.0f} minutes") from error
+
+    def measure(self, architectures: Sequence[Architecture], input_size: Size, progress: Progress) -> list[float]:
+        """Milliseconds by the clock: medians. They go into the table, and predictions to the device's present speed."""
+        found = next((f for f in self.surveys() if all(f.survey.can_tell(a, input_size) for a in architectures)), None)
+        if found is None:
+            raise HwnasError(f"no latency table of target {self.target.name} has these networks")
+        choices = [found.survey.choice(architecture) for architecture in architectures]
+        with open_device(self.target) as device:
+            session = measure_session(found.survey, choices, device, ROUNDS, progress)
+        require_same(found.table, session)
+        self._speed = session.reference_ms / found.survey.ms
+        networks = [
+            MeasuredNetwork(choice=choice, why="calibration", ratio=ratio, rounds=ROUNDS)
+            for choice, ratio in zip(choices, session.ratios, strict=True)
+            if choice != found.survey.reference
+        ]
+        found.table.with_survey(found.survey.with_networks(networks)).save()
         self._fitted = None
+        return [measurement.p50 for measurement in session.measurements]
 
     def fitted(self, space: SearchSpace, size: Size) -> _Fitted:
         """The survey of a space.
@@ -96,7 +138,7 @@ class LatencyCost(TargetCostModel):
             )
             for slot in architecture.wiring.slots
         ]
-        layers.append(LayerCost("(network)", "with the cheapest operators", 1, model.constant))
+        layers.append(LayerCost("(network)", "what every one of its space takes", 1, model.constant))
         return Cost(self.name, sum(layer.value for layer in layers), self.unit, size, tuple(layers))
 
     def wiring_cost(self, architecture: Architecture, size: Size) -> LayerCost | None:

@@ -1,0 +1,220 @@
+"""Phones, through adb: LiteRT's own benchmark_model times files there."""
+
+from __future__ import annotations
+
+import posixpath
+import secrets
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from hwnas.devices.benchmark_model import parse_layers, parse_mean, parse_memory
+from hwnas.devices.device import DEVICES, Device, Probe, Timing
+from hwnas.devices.measurement import Fingerprint, LayerTime, Measurement
+from hwnas.errors import HwnasError, UsageError, first_line, not_installed
+from hwnas.progress import Progress
+
+FOLDER = "/data/local/tmp"
+"""Where adb may write on every Android, and run what it has written."""
+
+INFERENCES = 5
+"""Of each turn; benchmark_model tells their mean."""
+
+CONNECT_SECONDS = 10.0
+COMMAND_SECONDS = 300.0
+"""After which a command on the phone is given up."""
+
+
+@DEVICES.register("benchmark_model")
+class AdbDevice(Device):
+    """A phone that adb knows. ``target.host`` is its serial number, or ``address:port``; None for the only one."""
+
+    connections = ("adb",)
+
+    def __init__(self, target: Any) -> None:
+        super().__init__(target)
+        self._phone: Any = None
+
+    def missing(self) -> str | None:
+        if find_spec("adbutils") is None:
+            return str(not_installed("adbutils", "adb"))
+        try:
+            self._connected()
+        except HwnasError as error:
+            return str(error)
+        return None
+
+    def probe(self) -> Probe:
+        with self._folder() as folder:
+            binary = self._binary(folder)
+            free = self._shell("df", "-k", FOLDER).splitlines()[-1].split()
+            return Probe(
+                fingerprint=self._fingerprint(binary),
+                free_bytes=int(free[3]) * 1024 if len(free) > 3 and free[3].isdigit() else None,
+                notes=(f"benchmark_model: {binary}", f"Android {self._property('ro.build.version.release')}"),
+            )
+
+    def measure(self, paths: Sequence[Path], timing: Timing, progress: Progress) -> list[Measurement]:
+        for path in paths:
+            if not path.is_file():
+                raise UsageError(f"there is no file {path}; check the path")
+        with self._folder() as folder:
+            binary = self._binary(folder)
+            fingerprint = self._fingerprint(binary)
+            models = []
+            for i, path in enumerate(paths):
+                models.append(posixpath.join(folder, f"{i}.tflite"))
+                self._push(path, models[-1])
+            rounds: list[list[tuple[float, ...]]] = [[] for _ in models]
+            peaks: list[int | None] = [None for _ in models]
+            bar = progress.task("measure", timing.rounds)
+            for _ in range(timing.rounds):
+                for i, model in enumerate(models):
+                    said = self._benchmark(binary, model)
+                    rounds[i].append((parse_mean(said),))
+                    peaks[i] = parse_memory(said)
+                bar.advance()
+            layers = [self._layers(binary, model) if timing.layers else () for model in models]
+        return [
+            Measurement(
+                method=self.method,
+                rounds_ms=tuple(rounds[i]),
+                layers=layers[i],
+                peak_bytes=peaks[i],
+                fingerprint=fingerprint,
+            )
+            for i in range(len(paths))
+        ]
+
+    def _benchmark(self, binary: str, model: str, *more: str) -> str:
+        options = [f"--graph={model}", f"--num_threads={self.target.threads}", f"--num_runs={INFERENCES}"]
+        # It repeats for a second unless told not to, and the first runs decide on memory.
+        quick = ["--min_secs=0", "--warmup_runs=1", "--warmup_min_secs=0", "--report_peak_memory_footprint=true"]
+        return self._shell(binary, *options, *quick, *more)
+
+    def _layers(self, binary: str, model: str) -> tuple[LayerTime, ...]:
+        return parse_layers(self._benchmark(binary, model, "--enable_op_profiling=true"))
+
+    def _binary(self, folder: str) -> str:
+        """The program on the phone: pushed, or there already."""
+        ours = self.target.benchmark_binary
+        if ours is None:
+            there = posixpath.join(FOLDER, "benchmark_model")
+            if self._ask("ls", there) is None:
+                raise HwnasError(
+                    f"{there} is not on the phone; push LiteRT's benchmark_model there, or name it for the target by "
+                    "--set benchmark_binary=PATH"
+                )
+            return there
+        if not Path(ours).is_file():
+            raise UsageError(f"there is no file {ours}, the target's benchmark_binary; check the path")
+        pushed = posixpath.join(folder, "benchmark_model")
+        self._push(Path(ours), pushed)
+        return pushed
+
+    def _fingerprint(self, binary: str) -> Fingerprint:
+        # The program does not say which version it is.
+        digest = self._shell("sha256sum", binary).split()[0][:12]
+        cores = self._ask("nproc")
+        governor = self._ask("cat", "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+        model = self._property("ro.product.model") or "phone"
+        chip = self._property("ro.soc.model") or self._property("ro.board.platform")
+        try:
+            return Fingerprint(
+                hardware=f"{model} ({chip})" if chip else model,
+                machine=self._property("ro.product.cpu.abi") or "unknown",
+                cores=int(cores) if cores and cores.strip().isdigit() else None,
+                system=f"Android {self._property('ro.build.version.release')}",
+                runtime=self.target.runtime,
+                runtime_version=digest,
+                provider=self.target.provider,
+                threads=self.target.threads,
+                governor=governor.strip() if governor else None,
+            )
+        except ValidationError as error:
+            raise HwnasError(f"the phone tells nonsense of itself: {first_line(error)}") from error
+
+    def _property(self, name: str) -> str:
+        return (self._ask("getprop", name) or "").strip()
+
+    @contextmanager
+    def _folder(self) -> Iterator[str]:
+        """A folder on the phone for the length of the block; those that broken connections left go too."""
+        folder = posixpath.join(FOLDER, f"hwnas-{secrets.token_hex(6)}")
+        old = ("find", FOLDER, "-maxdepth", "1", "-name", "hwnas-*", "-mmin", "+60", "-exec", "rm", "-rf", "{}", "+")
+        self._ask(*old)
+        self._shell("mkdir", folder)
+        try:
+            yield folder
+        finally:
+            with suppress(HwnasError):  # if it is gone, what made it go is being told
+                self._ask("rm", "-rf", folder)
+
+    def _connected(self) -> Any:
+        if self._phone is not None:
+            return self._phone
+        try:
+            import adbutils
+        except ImportError as error:
+            raise not_installed("adbutils", "adb") from error
+        host = self.target.host
+        try:
+            client = adbutils.AdbClient()
+            if host is not None and ":" in host:
+                client.connect(host, timeout=CONNECT_SECONDS)
+            there = {phone.serial: phone for phone in client.device_list()}
+        except (adbutils.AdbError, OSError) as error:
+            raise HwnasError(f"adb cannot be asked for phones: {first_line(error)}") from error
+        if host is None and len(there) > 1:
+            raise UsageError(f"adb knows {len(there)} phones; say which by --host {' or --host '.join(sorted(there))}")
+        if not there or (host is not None and host not in there):
+            raise HwnasError(
+                f"adb finds {'no phone' if host is None else 'no phone ' + host}; allow USB debugging on it, plug it "
+                "in, and confirm what it asks"
+            )
+        self._phone = there[host] if host is not None else next(iter(there.values()))
+        return self._phone
+
+    def _push(self, path: Path, there: str) -> None:
+        import adbutils
+
+        try:
+            self._connected().sync.push(path, there, mode=0o755, check=True)
+        except (adbutils.AdbError, OSError) as error:
+            raise self._gone(error) from error
+
+    def _ask(self, *command: str) -> str | None:
+        """What a command prints; None if it fails."""
+        code, said = self._run(command)
+        return None if code else said
+
+    def _shell(self, *command: str) -> str:
+        """What a command prints that has to succeed."""
+        code, said = self._run(command)
+        if code:
+            lines = [line for line in said.splitlines() if line.strip()] or ["it says nothing"]
+            raise HwnasError(f"{posixpath.basename(command[0])} failed on the phone: {lines[-1].strip()}")
+        return said
+
+    def _run(self, command: Sequence[str]) -> tuple[int, str]:
+        import adbutils
+
+        phone = self._connected()
+        try:
+            # Standard error with it: the benchmark writes to both.
+            answer = phone.shell2(f"{shlex.join(command)} 2>&1", timeout=COMMAND_SECONDS)
+        except (adbutils.AdbError, OSError, ValueError) as error:
+            raise self._gone(error) from error
+        return answer.returncode, answer.output
+
+    def _gone(self, error: BaseException) -> HwnasError:
+        self._phone = None
+        return HwnasError(f"the phone went away before it was done: {first_line(error)}; is it still plugged in?")
+
+    def close(self) -> None:
+        self._phone = None

@@ -1,0 +1,151 @@
+"""Phones behind adb: adb's own server, which adbutils brings, against a daemon of the test's."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hwnas.devices import Device, Timing, adb_device, open_device
+from hwnas.devices.benchmark_model import parse_layers, parse_mean, parse_memory
+from hwnas.devices.target import load_target
+from hwnas.errors import HwnasError, UsageError
+from hwnas.progress import Silent
+
+from .phone import Phone
+
+adbutils = pytest.importorskip("adbutils", reason="the extra 'adb' is not installed")
+
+SAID = """STARTING!
+Log parameter values verbosely: [0]
+Min num runs: [5]
+Graph: [/data/local/tmp/model.tflite]
+Loaded model /data/local/tmp/model.tflite
+Initialized session in 1.23ms.
+count=1 first=45678 curr=45678 min=45678 max=45678 avg=45678 std=0
+
+count=5 first=40123 curr=40222 min=39876 max=42000 avg=40567.8 std=456
+
+Inference timings in us: Init: 1230, First inference: 45678, Warmup (avg): 41234, Inference (avg): 40567.8
+Memory footprint delta from the start of the tool (MB): init=5.2 overall=12.5
+Overall peak memory footprint (MB) via periodic monitoring: 14
+Profiling Info for Benchmark Initialization:
+============================== Run Order ==============================
+\t             [node type]\t  [first]\t [avg ms]\t     [%]\t  [cdf%]\t  [mem KB]\t[times called]\t[Name]
+\t                 CONV_2D\t    4.269\t    4.107\t 10.000%\t 10.000%\t     0.000\t        1\t[head/Conv2D]:0
+\t        DEPTH_TO_SPACE\t   36.269\t   36.107\t 90.000%\t100.000%\t     0.000\t        1\t[shuffle]:1
+
+============================== Top by Computation Time ==============================
+\t             [node type]\t  [first]\t [avg ms]\t     [%]\t  [cdf%]\t  [mem KB]\t[times called]\t[Name]
+\t        DEPTH_TO_SPACE\t   36.269\t   36.107\t 90.000%\t 90.000%\t     0.000\t        1\t[shuffle]:1
+"""
+"""The form that LiteRT's documentation shows; the program itself was not to be had."""
+
+PROGRAM = f"""#!{sys.executable}
+import os, sys, time
+graph = next(a.partition("=")[2] for a in sys.argv if a.startswith("--graph="))
+assert os.path.getsize(graph) > 0
+time.sleep(float(os.environ.get("TAKES", "0.01")))
+print({SAID!r})
+"""
+
+
+def test_what_benchmark_model_says_is_read() -> None:
+    assert parse_mean(SAID) == pytest.approx(40.5678)
+    assert parse_memory(SAID) == 14 * 2**20
+    assert parse_memory(SAID.replace("Overall peak", "")) == 12.5 * 2**20
+    first, second = parse_layers(SAID)
+    assert (first.name, first.kind, first.ms) == ("head/Conv2D]:0", "CONV_2D", 4.107)
+    assert (second.kind, second.ms) == ("DEPTH_TO_SPACE", 36.107)
+    assert parse_layers("nothing") == () and parse_memory("nothing") is None
+    with pytest.raises(HwnasError, match="no time of an inference"):
+        parse_mean("Segmentation fault")
+
+
+@pytest.fixture
+def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Phone]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(port))
+    monkeypatch.setenv("HOME", str(tmp_path))  # where adb keeps its keys
+    storage, programs = tmp_path / "storage", tmp_path / "programs"
+    storage.mkdir()
+    programs.mkdir()
+    monkeypatch.setattr(adb_device, "FOLDER", str(storage))
+    (programs / "getprop").write_text('#!/bin/sh\n[ "$1" = ro.product.model ] && echo "Pixel Test"\nexit 0\n')
+    (programs / "getprop").chmod(0o755)
+    found = Phone(programs)
+    try:
+        yield found
+    finally:
+        found.stop()
+        adbutils.AdbClient().server_kill()
+
+
+def _device(phone: Phone, tmp_path: Path, **changes: object) -> Device:
+    program = tmp_path / "benchmark_model"
+    program.write_text(PROGRAM)
+    target = load_target("android").model_copy(update={"benchmark_binary": str(program), **changes})
+    return open_device(target, phone.serial)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "network.tflite"
+    path.write_bytes(os.urandom(300_000))  # more than one message of adb's
+    return path
+
+
+def test_a_file_is_pushed_run_and_removed(phone: Phone, tmp_path: Path, model: Path) -> None:
+    with _device(phone, tmp_path) as device:
+        assert device.missing() is None
+        probe = device.probe()
+        assert probe.fingerprint.hardware == "Pixel Test" and probe.free_bytes
+        (found,) = device.measure([model], Timing((24, 32), rounds=4, layers=True), Silent())
+    assert found.fingerprint == probe.fingerprint and found.method == "measured"
+    assert found.samples_ms == pytest.approx([40.5678] * 4) and len(found.layers) == 2
+    assert list((tmp_path / "storage").iterdir()) == []
+
+
+def test_a_phone_that_is_unplugged_is_named(
+    phone: Phone, tmp_path: Path, model: Path, wait_for: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unplug() -> None:
+        wait_for(lambda: any((tmp_path / "storage").glob("hwnas-*/0.tflite")), "nothing was pushed")
+        time.sleep(0.3)
+        phone.stop()
+
+    unplugging = threading.Thread(target=unplug)
+    unplugging.start()
+    with _device(phone, tmp_path) as device, pytest.raises(HwnasError, match=r"phone"):
+        device.measure([model], Timing((24, 32), rounds=10_000), Silent())
+    unplugging.join()
+
+
+def test_a_program_that_fails_says_why(phone: Phone, tmp_path: Path, model: Path) -> None:
+    model.write_bytes(b"")
+    with _device(phone, tmp_path) as device, pytest.raises(HwnasError, match="benchmark_model failed.*AssertionError"):
+        device.measure([model], Timing((24, 32), rounds=2), Silent())
+    assert list((tmp_path / "storage").iterdir()) == []
+
+
+def test_a_phone_without_the_program_says_what_to_do(phone: Phone, tmp_path: Path, model: Path) -> None:
+    with _device(phone, tmp_path, benchmark_binary=None) as device, pytest.raises(HwnasError, match="push LiteRT's"):
+        device.measure([model], Timing((24, 32), rounds=2), Silent())
+    with _device(phone, tmp_path, benchmark_binary="/none") as device, pytest.raises(UsageError, match="no file /none"):
+        device.measure([model], Timing((24, 32), rounds=2), Silent())
+
+
+def test_a_phone_that_is_not_there_is_named(phone: Phone, tmp_path: Path) -> None:
+    absent = load_target("android").model_copy(update={"host": "nobody"})
+    with open_device(absent) as device:
+        assert "no phone nobody" in str(device.missing())
+    with open_device(load_target("android")) as device, pytest.raises(HwnasError, match="allow USB debugging"):
+        device.probe()
