@@ -5,6 +5,7 @@ Example:
         exporter = MyExporter()
 """
 
+from hwnas.testing.device import DeviceContract
 from hwnas.testing.exporter import ExporterContract
 
-__all__ = ["ExporterContract"]
+__all__ = ["DeviceContract", "ExporterContract"]

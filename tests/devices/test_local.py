@@ -1,0 +1,165 @@
+"""This machine as a device: what is told of it, what is refused, and what is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+from scipy import stats
+
+from hwnas.devices import Device, Measurement, Timing, open_device
+from hwnas.devices.measurement import Fingerprint, paired_ratio
+from hwnas.devices.runner.common import Refused, median_interval, quantile
+from hwnas.devices.runner.trtexec import parse_profile, parse_times, parse_version
+from hwnas.devices.target import load_target
+from hwnas.errors import HwnasError
+from hwnas.progress import Silent
+
+
+def _device(target: str = "cpu", **changes: object) -> Device:
+    return open_device(load_target(target).model_copy(update=changes))
+
+
+def test_layers_are_those_of_the_runtime(espcn: Path) -> None:
+    (found,) = _device().measure([espcn], Timing((48, 64), rounds=5, seconds=0, layers=True), Silent())
+    convolutions = [layer for layer in found.layers if "Conv" in layer.kind]
+    assert len(convolutions) == 3
+    assert max(found.layers, key=lambda layer: layer.ms) in convolutions
+    assert found.peak_bytes is not None and found.peak_bytes > 48 * 64 * 64 * 4, "one map of 64 channels at least"
+
+
+def test_it_stops_when_it_is_certain_and_not_before_its_rounds(espcn: Path) -> None:
+    (sure,) = _device().measure([espcn], Timing((16, 16), rounds=8, precision=10.0, seconds=60), Silent())
+    assert len(sure.rounds_ms) == 8
+    (never,) = _device().measure([espcn], Timing((16, 16), rounds=3, precision=0.0, seconds=0.3), Silent())
+    assert len(never.rounds_ms) > 3
+
+
+@pytest.mark.parametrize("n", [6, 9, 25, 100])
+def test_the_interval_of_a_median_is_between_order_statistics(n: int) -> None:
+    """The count of samples below the median is binomial; scipy knows its quantiles."""
+    low, high = median_interval(list(range(n)))  # type: ignore[misc]
+    below = int(stats.binom.ppf(0.025, n, 0.5)) - 1
+    assert (low, high) == (max(below, 0), n - 1 - max(below, 0))
+    assert stats.binom.cdf(low, n, 0.5) <= 0.025
+    assert median_interval([1.0] * 5) is None, "five cannot be certain to 95 %"
+
+
+def test_percentiles_and_ratios() -> None:
+    mark = Fingerprint(
+        hardware="x", machine="y", system="z", runtime="r", runtime_version="1", provider="cpu", threads=1
+    )
+    one, two = (
+        Measurement(method="measured", rounds_ms=rounds, fingerprint=mark)
+        for rounds in (((2.0,), (4.0, 4.0), (8.0,)), ((1.0,), (2.0,), (4.0, 4.0)))
+    )
+    assert paired_ratio(one, two) == (2.0, None)
+    assert one.p50 == 4 and quantile([1.0, 2.0], 0.25) == 1.25
+    assert one.is_noisy and not Measurement(method="measured", rounds_ms=((1.0,),), fingerprint=mark).is_noisy
+    assert mark.difference(mark.model_copy(update={"runtime_version": "2"})) == "runtime_version 1 and 2"
+    assert mark.key != mark.model_copy(update={"threads": 2}).key
+
+
+def test_a_provider_that_is_not_there_is_an_error_and_no_fall_back() -> None:
+    with pytest.raises(HwnasError, match="has no CUDAExecutionProvider; it has .*CPUExecutionProvider"):
+        _device("cuda").probe()
+
+
+def test_an_emulator_is_not_timed() -> None:
+    pytest.importorskip("onnxruntime_qnn", reason="the extra 'qnn' is not installed")
+    with pytest.raises(HwnasError, match=r"has no QNNExecutionProvider|QNN emulates the HTP"):
+        _device("snapdragon", connection="local").probe()
+
+
+def test_what_is_no_network_of_super_resolution_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "one.onnx"
+    value = onnx.helper.make_tensor_value_info
+    node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    ports = [value(name, onnx.TensorProto.FLOAT, [1, 5, None, None]) for name in "xy"]
+    graph = onnx.helper.make_graph([node], "g", [ports[0]], [ports[1]])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), path)
+    with pytest.raises(HwnasError, match="none of super-resolution"):
+        _device().measure([path], Timing((8, 8), rounds=1), Silent())
+
+
+def test_an_interpreter_that_is_not_there_is_named() -> None:
+    with pytest.raises(HwnasError, match=r"cannot start /none: No such file.*check the target's python"):
+        _device(python="/none").probe()
+
+
+def test_kill_minus_nine_leaves_nothing(espcn: Path, tmp_path: Path, wait_for: Callable[..., None]) -> None:
+    code = (
+        "import sys; from pathlib import Path; from hwnas.devices import Timing, open_device\n"
+        "from hwnas.devices.target import load_target; from hwnas.progress import Silent\n"
+        "timing = Timing((180, 320), rounds=100000)\n"
+        "open_device(load_target('cpu')).measure([Path(sys.argv[1])], timing, Silent())\n"
+    )
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    process = subprocess.Popen([sys.executable, "-c", code, str(espcn)], env={**os.environ, "TMPDIR": str(temporary)})
+    try:
+        wait_for(lambda: any(temporary.glob("hwnas-*/0.onnx")), "the runner never got its file", 60)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    wait_for(lambda: not any(temporary.glob("hwnas-*")), "files are left")
+
+
+def test_what_trtexec_exports_is_read() -> None:
+    """In the form that its sources and documentation show; the program was not to be had."""
+    trace = [
+        {"startComputeMs": 0.1, "endComputeMs": 1.3, "h2dMs": 0.2, "computeMs": 1.2, "d2hMs": 0.1, "latencyMs": 1.5},
+        {"startComputeMs": 1.4, "endComputeMs": 2.5, "h2dMs": 0.2, "computeMs": 1.1, "d2hMs": 0.1, "latencyMs": 1.4},
+    ]
+    assert parse_times(trace) == [1.2, 1.1]
+    with pytest.raises(Refused, match="no times"):
+        parse_times([{"latency": 1.0}])
+    profile = [{"count": 50}, {"name": "conv + relu", "timeMs": 55.0, "averageMs": 1.1, "percentage": 100.0}]
+    assert parse_profile(profile) == [{"name": "conv + relu", "kind": "", "ms": 1.1}]
+
+
+@pytest.mark.parametrize(("tag", "version"), [("v101300", "10.13.0"), ("v8601", "8.6.1"), ("v100001", "10.0.1")])
+def test_the_version_of_trtexec_is_read(tag: str, version: str) -> None:
+    assert parse_version(f"&&&& RUNNING TensorRT.trtexec [TensorRT {tag}] # trtexec --help") == version
+    with pytest.raises(Refused, match="which TensorRT"):
+        parse_version("usage: trtexec")
+
+
+TRTEXEC = f"""#!{sys.executable}
+import json, sys
+options = dict(argument.partition("=")[::2] for argument in sys.argv[1:])
+print("&&&& RUNNING TensorRT.trtexec [TensorRT v101300] # trtexec")
+if "--onnx" in options:
+    assert "--stronglyTyped" in options and options["--shapes"] == "lr:1x3x24x32"
+    open(options["--saveEngine"], "wb").write(b"engine")
+if "--exportTimes" in options:
+    assert open(options["--loadEngine"], "rb").read() == b"engine"
+    json.dump([{{"computeMs": 1.0}}, {{"computeMs": 3.0}}], open(options["--exportTimes"], "w"))
+if "--exportProfile" in options:
+    json.dump([{{"count": 10}}, {{"name": "all", "averageMs": 2.0}}], open(options["--exportProfile"], "w"))
+if "--fail" in sys.argv[0]:
+    sys.exit(1)
+"""
+
+
+def test_trtexec_is_given_the_graph_its_shapes_and_the_engine(
+    espcn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in that has the options and files of the documentation."""
+    program = tmp_path / "trtexec"
+    program.write_text(TRTEXEC)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    device = _device("jetson", connection="local")
+    (found,) = device.measure([espcn], Timing((24, 32), rounds=2, seconds=0, layers=True), Silent())
+    assert found.rounds_ms == ((1.0, 3.0), (1.0, 3.0)) and found.p50 == 2.0
+    assert found.fingerprint.runtime_version == "10.13.0" and found.layers[0].name == "all"
+    program.write_text(TRTEXEC.replace('"--fail" in sys.argv[0]', "True"))
+    with pytest.raises(HwnasError, match="trtexec failed"):
+        device.probe()

@@ -1,0 +1,176 @@
+"""Building a table on a device, and what can happen to it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hwnas.budget import parse_budget
+from hwnas.cost_models import cost_model
+from hwnas.cost_models.target import target_cost_model
+from hwnas.devices import open_device
+from hwnas.devices.target import load_target
+from hwnas.errors import HwnasError
+from hwnas.latency.build import build_table
+from hwnas.latency.cost import LatencyCost, build_command
+from hwnas.latency.table import LatencyTable, Survey, find_tables, read_table
+from hwnas.latency.validate import validate
+from hwnas.progress import Silent
+from hwnas.spaces import SPACES, SpaceOptions
+from hwnas.spaces.space import SearchSpace
+
+from .simulated import SimulatedDevice
+
+SIZE = (8, 8)
+Simulated = type[SimulatedDevice]
+
+
+def _build(space: SearchSpace, calibration: int = 6) -> tuple[LatencyTable, Survey]:
+    with open_device(load_target("abacus")) as device:
+        return build_table(device, space, SIZE, Silent(), calibration, rounds=5)
+
+
+@pytest.fixture
+def cost(simulated: Simulated) -> LatencyCost:
+    target_cost_model.cache_clear()
+    found = cost_model("latency@abacus")
+    assert isinstance(found, LatencyCost)
+    return found
+
+
+def test_a_table_predicts_networks_that_it_has_not_seen(simulated: Simulated, space: SearchSpace) -> None:
+    table, survey = _build(space, calibration=30)
+    assert read_table(table.path) == table
+    with open_device(load_target("abacus")) as device:
+        simulated.speed = 3.0  # slower now: in turn with the reference that does not matter
+        found = validate(device, table, survey, 12, Silent(), rounds=5)
+    assert found.accuracy.within_5 == 1.0 and found.accuracy.rho > 0.98 and len(found.predicted_ms) == 12
+    assert found.accuracy_by_the_clock.within_10 == 0.0
+    assert found.reference_ms[0] == pytest.approx(3 * survey.ms)
+
+
+def test_what_is_measured_stays_when_the_device_goes_away(simulated: Simulated, space: SearchSpace) -> None:
+    simulated.dies_after = 2
+    with pytest.raises(HwnasError, match="went away"):
+        _build(space)
+    (table,) = find_tables("abacus")
+    first = table.surveys[0].networks
+    assert 0 < len(first) < 40 and not table.surveys[0].is_complete
+    simulated.dies_after, simulated.sessions = 10**6, 0
+    table, survey = _build(space)
+    assert survey.networks[: len(first)] == first and survey.is_complete
+    before = simulated.sessions
+    assert _build(space)[1] == survey and simulated.sessions == before, "nothing is measured again"
+
+
+def test_two_fingerprints_are_never_mixed(simulated: Simulated, space: SearchSpace, cost: LatencyCost) -> None:
+    old, _ = _build(space)
+    simulated.version = "2"
+    with pytest.raises(HwnasError, match=r"build it by: hwnas table build .*there is one of runtime_version 1 and 2"):
+        cost.require(space, SIZE)
+    new, _ = _build(space)
+    assert old.path != new.path and read_table(old.path) == old
+    cost.require(space, SIZE)
+    assert cost.fitted(space, SIZE).table == new
+
+
+def test_a_device_that_changes_in_between_is_noticed(simulated: Simulated, space: SearchSpace) -> None:
+    table, survey = _build(space)
+    simulated.version = "2"
+    with (
+        open_device(load_target("abacus")) as device,
+        pytest.raises(HwnasError, match="the device has changed: runtime_version 1 and 2"),
+    ):
+        validate(device, table, survey, 3, Silent(), rounds=3)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: "",
+        lambda text: text[: len(text) // 2],
+        lambda text: "[" * 100_000,
+        lambda text: "[]",
+        lambda text: text.replace('"schema_version":1', '"schema_version":2'),
+        lambda text: text.replace('"ratio":', '"ratio":-'),
+        lambda text: text.replace('"reference":[', '"reference":[99,'),
+        lambda text: text.replace('"kind":"quantnas"', '"kind":"os.system"'),
+        lambda text: text.replace('"fingerprint":{', '"fingerprint":{"more":1,'),
+    ],
+)
+def test_a_damaged_file_is_named_with_what_to_do(damage: object, simulated: Simulated, space: SearchSpace) -> None:
+    table, _ = _build(space)
+    table.path.write_text(damage(table.path.read_text()))  # type: ignore[operator]
+    with pytest.raises(HwnasError, match=rf"{table.path.name}.* damaged .*; delete it, and build it again"):
+        find_tables("abacus")
+
+
+def test_costs_are_those_of_the_table(cost: LatencyCost, space: SearchSpace) -> None:
+    _, survey = _build(space, calibration=30)
+    architecture = survey.architecture(survey.networks[-1].choice)
+    found = cost.architecture_cost(architecture, SIZE)
+    assert found.value == pytest.approx(survey.networks[-1].ratio * survey.ms, rel=0.05)
+    assert sum(layer.value for layer in found.layers) == pytest.approx(found.value)
+    table, choice = cost.table(space, SIZE), dict(zip(space.choices, survey.networks[-1].choice, strict=True))
+    whole = cost.space_constant(space, SIZE) + sum(table[layer][i] for layer, i in choice.items())
+    assert whole == pytest.approx(found.value)
+    assert min(min(row) for row in table.values()) >= 0
+    slot = space.wiring.slots[3]
+    one = cost.operator_cost(space.choices[slot.name][2], SIZE)
+    assert slot.count * one == pytest.approx(table[slot.name][2])
+
+
+def test_what_no_table_has_says_which_command_builds_it(cost: LatencyCost, space: SearchSpace) -> None:
+    with pytest.raises(HwnasError, match=r"no latency table of target abacus.*hwnas table build --target abacus"):
+        cost.table(space, SIZE)
+    with pytest.raises(HwnasError, match=r"hwnas table build .*; that takes about \d+ minutes"):
+        cost.require(space, SIZE)
+    _build(space)
+    cost.require(space, SIZE)
+    with pytest.raises(HwnasError, match="at 9x9"):
+        cost.table(space, (9, 9))
+    other = SPACES["quantnas"](SpaceOptions(cells=1, channels=6, scale=2, bits=(4, 8)))
+    with pytest.raises(HwnasError, match="--cells 1 --channels 6 --adadm --no-bicubic"):
+        cost.table(other, SIZE)
+    with pytest.raises(HwnasError, match="hwnas profile"):
+        cost.architecture_cost(other.first, SIZE)
+    with pytest.raises(HwnasError, match="hwnas table build"):
+        cost.operator_cost(space.choices["head.0"][0], (99, 99))
+
+
+def test_the_command_names_the_space_as_it_is(space: SearchSpace) -> None:
+    command = build_command("cpu", space, (90, 160))
+    assert command == (
+        "hwnas table build --target cpu --input-size 90x160 --space quantnas --scale 2 --bits 4,8 --cells 2 "
+        "--channels 6 --adadm --no-bicubic"
+    )
+
+
+def test_measuring_corrects_what_is_predicted(cost: LatencyCost, simulated: Simulated, space: SearchSpace) -> None:
+    _build(space)
+    simulated.speed = 2.0
+    architectures = [space.sample(__import__("random").Random(i)) for i in range(3)]
+    before = cost.architecture_cost(architectures[0], SIZE).value
+    measured = cost.measure(architectures, SIZE, Silent())
+    after = [cost.architecture_cost(architecture, SIZE).value for architecture in architectures]
+    assert after[0] == pytest.approx(2 * before, rel=0.1)
+    assert after == pytest.approx(measured, rel=0.1 + simulated.drift)
+    (table,) = find_tables("abacus")
+    assert all(table.surveys[0].choice(a) in {n.choice for n in table.surveys[0].networks} for a in architectures)
+
+
+def test_a_budget_in_time_is_of_the_target(simulated: Simulated) -> None:
+    budget = parse_budget("8ms@90x160", target="abacus")
+    assert (budget.metric, budget.limit, budget.input_size) == ("latency@abacus", 8.0, (90, 160))
+    assert str(parse_budget("1200ms", target="abacus")) == "1200 ms at 180x320"
+    assert str(budget) == "8 ms at 90x160"
+
+
+def test_tables_can_be_given_away(simulated: Simulated, space: SearchSpace, tmp_path: Path) -> None:
+    """Nothing of the machine that built one is in it but its fingerprint."""
+    table, _ = _build(space)
+    content = json.loads(table.path.read_text())
+    assert str(tmp_path) not in table.path.read_text()
+    assert set(content) == {"schema_version", "target", "fingerprint", "surveys"}
