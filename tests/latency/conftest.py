@@ -3,32 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from hwnas.devices import DEVICES
-from hwnas.devices.target import add_target
+from hwnas.devices import DEVICES, open_device
+from hwnas.devices.target import add_target, load_target
+from hwnas.latency.build import build_table
+from hwnas.latency.table import LatencyTable
+from hwnas.progress import Silent
 from hwnas.spaces import SPACES, SpaceOptions
 from hwnas.spaces.space import SearchSpace
 
-from .simulated import RUNTIME, SimulatedDevice, simulated_target
+from .simulated import RUNTIME, SIZE, SimulatedDevice, simulated_target
 
 
-@pytest.fixture
-def simulated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[SimulatedDevice]]:
-    monkeypatch.setenv("HWNAS_HOME", str(tmp_path / "home"))
-
+@contextmanager
+def _simulated(home: Path) -> Iterator[type[SimulatedDevice]]:
     class Simulated(SimulatedDevice):
         """A fresh one for each test."""
 
-    DEVICES.register(RUNTIME)(Simulated)
-    add_target(simulated_target())
-    yield Simulated
-    DEVICES.remove(RUNTIME)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HWNAS_HOME", str(home))
+        DEVICES.register(RUNTIME)(Simulated)
+        try:
+            add_target(simulated_target())
+            yield Simulated
+        finally:
+            DEVICES.remove(RUNTIME)
+
+
+@pytest.fixture
+def simulated(tmp_path: Path) -> Iterator[type[SimulatedDevice]]:
+    with _simulated(tmp_path / "home") as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def full_space() -> SearchSpace:
+    """Small networks of the published space, of two cells."""
+    return SPACES["quantnas"](SpaceOptions(cells=2, channels=6, scale=2, bits=(4, 8)))
 
 
 @pytest.fixture(scope="session")
 def space() -> SearchSpace:
-    """Small networks of the published space, of one cell."""
-    return SPACES["quantnas"](SpaceOptions(cells=2, channels=6, scale=2, bits=(4, 8)))
+    """One cell, and three of its layers with two operators each, one of them in two widths."""
+    whole = SPACES["quantnas"](SpaceOptions(cells=1, channels=6, scale=2, bits=(4, 8)))
+    kept = {"head.0": (1, 3), "body.1": (4, 5, 6, 7), "tail.1": (1, 3)}
+    choices = {
+        layer: tuple(candidates[i] for i in kept.get(layer, (1,))) for layer, candidates in whole.choices.items()
+    }
+    return whole.model_copy(update={"choices": choices})
+
+
+@pytest.fixture(scope="session")
+def built(space: SearchSpace, tmp_path_factory: pytest.TempPathFactory) -> LatencyTable:
+    """The table of that space on the simulated device, once for all tests."""
+    with _simulated(tmp_path_factory.mktemp("home")), open_device(load_target("abacus")) as device:
+        return build_table(device, space, SIZE, Silent(), calibration=6, rounds=5)[0]

@@ -14,6 +14,7 @@ from hwnas.errors import HwnasError
 from hwnas.progress import Progress
 
 RUNTIME = "simulated"
+SIZE = (8, 8)
 
 
 class SimulatedDevice(Device):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwnas.devices.target import load_target
@@ -84,22 +84,23 @@ def test_the_reference_has_the_fewest_operations() -> None:
     assert names[4].kernel == 1 and names[0].groups == 3
 
 
-def test_networks_at_random_have_all_candidates_equally_often(space: SearchSpace) -> None:
-    choices = calibration_choices(space, 24)
-    for layer, candidates in enumerate(space.choices.values()):
+def test_networks_at_random_have_all_candidates_equally_often(full_space: SearchSpace) -> None:
+    choices = calibration_choices(full_space, 24)
+    for layer, candidates in enumerate(full_space.choices.values()):
         counts = [sum(choice[layer] == i for choice in choices) for i in range(len(candidates))]
         assert max(counts) - min(counts) <= 1
-    assert calibration_choices(space, 24) == choices != calibration_choices(space, 24, seed=1)
+    assert calibration_choices(full_space, 24) == choices != calibration_choices(full_space, 24, seed=1)
 
 
-def test_what_is_held_out_was_not_measured(space: SearchSpace) -> None:
-    measured = calibration_choices(space, 30)
-    found = held_out_choices(space, 20, measured, seed=1)
+def test_what_is_held_out_was_not_measured(full_space: SearchSpace) -> None:
+    measured = calibration_choices(full_space, 30)
+    found = held_out_choices(full_space, 20, measured, seed=1)
     assert len(set(found)) == 20 and not set(found) & set(measured)
-    tiny = SearchSpace(name="tiny", wiring=space.wiring, choices={k: v[:1] for k, v in space.choices.items()})
+    tiny = SearchSpace(name="tiny", wiring=full_space.wiring, choices={k: v[:1] for k, v in full_space.choices.items()})
     assert held_out_choices(tiny, 5, [(0,) * 8], seed=1) == []
 
 
+@settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 1000))
 def test_a_sum_is_found_exactly(seed: int) -> None:
     space = SPACES["quantnas"](SpaceOptions(cells=2, channels=6, scale=2, bits=(4, 8)))
@@ -112,28 +113,28 @@ def test_a_sum_is_found_exactly(seed: int) -> None:
     assert min(model.operators.values()) == pytest.approx(0, abs=1e-9), "relative to the cheapest there"
 
 
-def test_widths_that_differ_are_told_apart_and_noise_is_told(space: SearchSpace) -> None:
-    truth = _truth(space, 3, by_bits=True)
-    exact, noisy = fit(_survey(space, truth), CPU), fit(_survey(space, truth, noise=0.05), CPU)
-    survey = _survey(space, truth)
-    choices = held_out_choices(space, 50, (n.choice for n in survey.networks), 1)
+def test_widths_that_differ_are_told_apart_and_noise_is_told(full_space: SearchSpace) -> None:
+    truth = _truth(full_space, 3, by_bits=True)
+    exact, noisy = fit(_survey(full_space, truth), CPU), fit(_survey(full_space, truth, noise=0.05), CPU)
+    survey = _survey(full_space, truth)
+    choices = held_out_choices(full_space, 50, (n.choice for n in survey.networks), 1)
     for model, most in ((exact, 0.06), (noisy, 0.15)):
         errors = [model.predict(survey.architecture(c)) / _ms(survey, c, truth) - 1 for c in choices]
         assert max(map(abs, errors)) < most
     assert exact.uncertainty < noisy.uncertainty and 0.05 < noisy.uncertainty < 0.25
 
 
-def test_a_faster_device_is_faster_everywhere(space: SearchSpace) -> None:
-    survey = _survey(space, _truth(space, 1, by_bits=True))
+def test_a_faster_device_is_faster_everywhere(full_space: SearchSpace) -> None:
+    survey = _survey(full_space, _truth(full_space, 1, by_bits=True))
     model = fit(survey, CPU)
-    architecture = survey.architecture(calibration_choices(space, 3)[1])
+    architecture = survey.architecture(calibration_choices(full_space, 3)[1])
     assert model.at_speed(0.5).predict(architecture) == pytest.approx(model.predict(architecture) / 2)
-    parts = [s.count * model.operators[architecture.operators[s.name], s.resolution] for s in space.wiring.slots]
+    parts = [s.count * model.operators[architecture.operators[s.name], s.resolution] for s in full_space.wiring.slots]
     assert model.predict(architecture) == pytest.approx(model.constant + sum(parts))
 
 
-def test_what_is_not_complete_is_not_fitted(space: SearchSpace) -> None:
-    survey = _survey(space, _truth(space, 1, by_bits=True))
+def test_what_is_not_complete_is_not_fitted(full_space: SearchSpace) -> None:
+    survey = _survey(full_space, _truth(full_space, 1, by_bits=True))
     few = survey.model_copy(update={"networks": survey.networks[:3]})
     assert survey.is_complete and not few.is_complete
     with pytest.raises(HwnasError, match="lacks .* operators; go on with building it"):
