@@ -28,24 +28,12 @@ def list_targets(context: typer.Context, json: options.Json = False) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    from hwnas.devices import open_device
-    from hwnas.devices.target import load_target, target_names, user_targets
-    from hwnas.errors import HwnasError
+    from concurrent.futures import ThreadPoolExecutor
 
-    rows: list[dict[str, Any]] = []
-    for name in target_names():
-        try:
-            target = load_target(name)
-        except HwnasError as error:
-            rows.append({"name": name, "usable": False, "why_not": str(error)})
-            continue
-        try:
-            with open_device(target) as device:
-                why_not = device.missing()
-        except HwnasError as error:
-            why_not = str(error)
-        own = (user_targets() / f"{name}.toml").is_file()
-        rows.append({**target.model_dump(mode="json"), "usable": why_not is None, "why_not": why_not, "own": own})
+    from hwnas.devices.target import target_names
+
+    with ThreadPoolExecutor() as pool:
+        rows = list(pool.map(_describe, target_names()))
     if json:
         import json as encoder
 
@@ -57,7 +45,7 @@ def list_targets(context: typer.Context, json: options.Json = False) -> None:
 
     table = Table()
     for column in ("target", "device", "reached", "runtime", "file", "computes", "usable now"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column in ("target", "runtime"))
     for row in rows:
         computes = ", ".join(map(str, row.get("compute_bits", ()))) + " bits" if "compute_bits" in row else ""
         reached = row.get("host") or row.get("connection", "")
@@ -67,6 +55,23 @@ def list_targets(context: typer.Context, json: options.Json = False) -> None:
             name, row.get("description", ""), reached, row.get("runtime", ""), row.get("artifact", ""), computes, now
         )
     stdout.print(table)
+
+
+def _describe(name: str) -> dict[str, Any]:
+    """A target, and whether it can be used from here."""
+    from hwnas.devices import open_device
+    from hwnas.devices.target import load_target, user_targets
+    from hwnas.errors import HwnasError
+
+    row: dict[str, Any] = {"name": name, "own": (user_targets() / f"{name}.toml").is_file()}
+    try:
+        target = load_target(name)
+        row |= target.model_dump(mode="json")
+        with open_device(target) as device:
+            why_not = device.missing()
+    except HwnasError as error:
+        why_not = str(error)
+    return row | {"usable": why_not is None, "why_not": why_not}
 
 
 @targets.command(no_args_is_help=True)

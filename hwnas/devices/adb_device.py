@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import secrets
 import shlex
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
@@ -44,6 +45,8 @@ class AdbDevice(Device):
         if find_spec("adbutils") is None:
             return str(not_installed("adbutils", "adb"))
         try:
+            if not _server_answers():
+                return f"adb's server is not running; `hwnas targets check {self.target.name}` starts it"
             self._connected()
         except HwnasError as error:
             return str(error)
@@ -218,3 +221,13 @@ class AdbDevice(Device):
 
     def close(self) -> None:
         self._phone = None
+
+
+def _server_answers() -> bool:
+    """Whether adb's server runs, without starting it."""
+    import adbutils
+
+    client = adbutils.AdbClient()
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((client.host, client.port)) == 0

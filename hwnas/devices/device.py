@@ -144,5 +144,8 @@ def connect(target: Target) -> Connection:
     from hwnas.devices.ssh import SshConnection
 
     if target.host is None:
-        raise UsageError(f"target {target.name} is reached by ssh; say where: --host user@address")
+        raise UsageError(
+            f"target {target.name} is reached by ssh; say where: --host user@address, or once for all: "
+            f"hwnas targets add board --like {target.name} --set host=user@address"
+        )
     return SshConnection(target.host)

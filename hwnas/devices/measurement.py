@@ -18,6 +18,10 @@ NOISY = 0.1
 """Share by which the 90th percentile is over the median on a machine that is worth a warning."""
 
 
+Line = Annotated[str, Field(max_length=10_000, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+"""What a device says of itself, and people read: a line that does nothing to a terminal."""
+
+
 class Fingerprint(BaseModel):
     """What decides how long an inference takes. Two measurements compare only where this is the same.
 
@@ -37,16 +41,16 @@ class Fingerprint(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    hardware: str
-    machine: str
+    hardware: Line
+    machine: Line
     cores: int | None = None
-    gpu: str | None = None
-    system: str
-    runtime: str
-    runtime_version: str
-    provider: str
+    gpu: Line | None = None
+    system: Line
+    runtime: Line
+    runtime_version: Line
+    provider: Line
     threads: int
-    governor: str | None = None
+    governor: Line | None = None
     max_khz: int | None = None
 
     @property
@@ -72,8 +76,8 @@ class LayerTime(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
-    kind: str = ""
+    name: Line
+    kind: Line = ""
     ms: float = Field(ge=0, allow_inf_nan=False)
 
 

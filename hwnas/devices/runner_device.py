@@ -129,9 +129,9 @@ class RunnerDevice(Device):
                 if message["kind"] == "end":
                     return
                 if message["kind"] == "error":
-                    raise HwnasError(f"{self._connection.where}: {message.get('message')}")
+                    raise HwnasError(f"{self._connection.where}: {_printable(message.get('message'))}")
                 yield message
-            complaint = channel.complaint() or "it says nothing"
+            complaint = _printable(channel.complaint()) or "it says nothing"
         raise HwnasError(f"{self._connection.where} went away before it was done: {complaint}")
 
     def _fingerprint(self, message: dict[str, Any]) -> Fingerprint:
@@ -183,6 +183,11 @@ def _open_input(path: Path) -> str | None:
         raise HwnasError(f"{path} is not an ONNX file, or is damaged; export the network again") from error
     sides = [dim.HasField("dim_value") for port in inputs[:1] for dim in port.type.tensor_type.shape.dim]
     return str(inputs[0].name) if not all(sides) else None
+
+
+def _printable(said: object) -> str:
+    """What a device says, with nothing in it that a terminal would obey."""
+    return "".join(c if c.isprintable() else " " for c in str(said))
 
 
 def _message(line: bytes) -> dict[str, Any] | None:

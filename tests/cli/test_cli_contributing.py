@@ -14,6 +14,7 @@ import pytest
 
 from hwnas.architecture import load_architecture
 from hwnas.cost_models import COST_MODELS, cost_model
+from hwnas.devices import DEVICES
 from hwnas.exporters import EXPORTERS
 from hwnas.operators import OPERATORS, OperatorSpec, build_operator
 from hwnas.operators.layers import FloatLayers
@@ -27,6 +28,7 @@ REGISTERED = (
     (SEARCHES, "random"),
     (SPACES, "quantnas-bottleneck"),
     (EXPORTERS, "gzip"),
+    (DEVICES, "onnx-reference"),
 )
 
 
@@ -79,8 +81,8 @@ def test_the_format_is_exported_and_opened(hwnas: Any, espcn: Any, low: Path, tm
 
 
 @pytest.mark.usefixtures("contributed")
-def test_the_format_keeps_the_contract(tmp_path: Path) -> None:
+def test_the_format_and_the_device_keep_their_contracts(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "contributed.py"]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
     assert ended.returncode == 0, ended.stdout
-    assert re.search(r"1\d passed", ended.stdout)
+    assert re.search(r"2\d passed", ended.stdout)

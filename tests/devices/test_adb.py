@@ -105,8 +105,9 @@ def model(tmp_path: Path) -> Path:
 
 def test_a_file_is_pushed_run_and_removed(phone: Phone, tmp_path: Path, model: Path) -> None:
     with _device(phone, tmp_path) as device:
-        assert device.missing() is None
+        assert "server is not running" in str(device.missing()), "listing starts nothing"
         probe = device.probe()
+        assert device.missing() is None
         assert probe.fingerprint.hardware == "Pixel Test" and probe.free_bytes
         (found,) = device.measure([model], Timing((24, 32), rounds=4, layers=True), Silent())
     assert found.fingerprint == probe.fingerprint and found.method == "measured"
@@ -146,6 +147,8 @@ def test_a_phone_without_the_program_says_what_to_do(phone: Phone, tmp_path: Pat
 def test_a_phone_that_is_not_there_is_named(phone: Phone, tmp_path: Path) -> None:
     absent = load_target("android").model_copy(update={"host": "nobody"})
     with open_device(absent) as device:
+        with pytest.raises(HwnasError, match="no phone nobody"):
+            device.probe()
         assert "no phone nobody" in str(device.missing())
     with open_device(load_target("android")) as device, pytest.raises(HwnasError, match="allow USB debugging"):
         device.probe()

@@ -127,6 +127,8 @@ def main(folder: str) -> int:
     os.environ["TMPDIR"] = folder
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: leave())
+    # Ctrl-C on this machine reaches all of its processes; whoever waits ends this one by ending its input.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     last = {"kind": "end"}
     try:
         job = json.loads(sys.stdin.buffer.readline())

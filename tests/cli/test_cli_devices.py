@@ -1,0 +1,140 @@
+"""Targets, profiles, tables and budgets in time, from the command line."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hwnas.devices.target import target_names
+
+SPACE = ("--cells", "1", "--channels", "6", "--bits", "32", "--scale", "2", "--input-size", "8x8")
+FEW = ("--calibration", "2", "--rounds", "3")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HWNAS_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def test_targets_are_listed_with_what_is_usable(hwnas: Any) -> None:
+    rows = {row["name"]: row for row in hwnas("targets", "--json").json["targets"]}
+    assert sorted(rows) == target_names()
+    assert rows["cpu"]["usable"] and rows["cpu"]["why_not"] is None and rows["cpu"]["compute_bits"] == [8, 32]
+    assert "--host user@address" in rows["jetson"]["why_not"]
+    assert "CUDAExecutionProvider" in rows["cuda"]["why_not"]
+    shown = hwnas("targets").out
+    assert all(name in shown for name in rows) and "yes" in shown
+
+
+def test_a_target_of_your_own_is_added_checked_and_listed(hwnas: Any, home: Path, tmp_path: Path) -> None:
+    answer = hwnas("targets", "add", "cpu2", "--like", "cpu", "--set", "threads=2")
+    assert answer.code == 0 and "hwnas targets check cpu2" in answer.out
+    found = hwnas("targets", "check", "cpu2", "--json").json
+    assert found["fingerprint"]["threads"] == 2 and found["free_bytes"] > 0 and not found["has_table"]
+    assert "none yet" in hwnas("targets", "check", "cpu2").out
+    path = tmp_path / "mine.toml"
+    path.write_text((home / "targets" / "cpu2.toml").read_text())
+    assert hwnas("targets", "add", path).code == 0
+    assert {"cpu2", "mine"} <= {row["name"] for row in hwnas("targets", "--json").json["targets"] if row.get("own")}
+    (home / "targets" / "mine.toml").write_text("threads = ")
+    rows = {row["name"]: row for row in hwnas("targets", "--json").json["targets"]}
+    assert "is not TOML" in rows["mine"]["why_not"] and rows["cpu"]["usable"], "the others are listed all the same"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("targets", "add", "x"), "say which target x is like"),
+        (("targets", "add", "../x", "--like", "cpu"), "name: "),
+        (("targets", "add", "x", "--like", "cpu", "--set", "threads=none"), "threads: "),
+        (("targets", "add", "x", "--like", "toaster"), "no target is called 'toaster'"),
+        (("targets", "check", "jetson"), "say where: --host user@address"),
+        (("targets", "check", "jetson", "--host", "a b"), "'a b' is no host"),
+        (("targets", "check", "ethos-u85", "--host", "me@there"), "leave --host out"),
+        (("profile", "nothing"), "no run, no architecture file"),
+        (("profile", "espcn", "--input-size", "0x0"), "is not an input size"),
+        (("profile", "espcn", "--target", "cuda"), "has no CUDAExecutionProvider"),
+        (("table", "show", "--target", "cpu"), "hwnas table build --target cpu"),
+        (("table", "validate", "--target", "cpu"), "hwnas table build --target cpu"),
+        (("table", "build", "--target", "toaster"), "no target is called 'toaster'"),
+        (("cost", "espcn", "--metric", "latency"), "say which by --target"),
+        (("cost", "espcn", "--metric", "latency", "--target", "cpu"), "hwnas profile"),
+        (("cost", "espcn", "--target", "toaster"), "no target is called 'toaster'"),
+        (("search", "--budget", "8ms", "--target", "jetson"), "say where: --host user@address"),
+        (("search", "--budget", "8minutes"), "no cost is counted in 'minutes'"),
+    ],
+)
+def test_what_cannot_be_is_one_line(hwnas: Any, arguments: Sequence[str], message: str) -> None:
+    answer = hwnas(*arguments)
+    assert answer.code in (1, 2) and message in answer.err and len(answer.err.splitlines()) == 1, answer.err
+
+
+def test_a_network_is_profiled_and_compared(hwnas: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    quick = ("--input-size", "24x32", "--rounds", "7", "--seconds", "0", "--scale", "2")
+    found = hwnas("profile", "espcn", "--bits", "8", "--against", "espcn", *quick, "--json").json
+    assert found["method"] == "measured" and found["samples"] == 7 and found["input_size"] == "24x32"
+    assert found["p50_ms"] <= found["p90_ms"] <= found["p99_ms"]
+    assert found["images_per_s"] == pytest.approx(1e3 / found["p50_ms"])
+    assert {"QLinearConv"} <= {layer["kind"] for layer in found["layers"]}
+    assert found["fingerprint"]["runtime"] == "onnxruntime" and found["against"]["ratio"] > 0
+    assert json.loads((tmp_path / "profile.json").read_text()) == found
+    shown = hwnas("profile", "espcn", *quick, "-o", tmp_path / "other.json").out
+    assert "p99 ms" in shown and "measured" in shown and "layers of espcn" in shown
+
+
+@pytest.mark.usefixtures("monkeypatch")
+def test_an_exported_file_is_profiled_as_it_is(hwnas: Any, espcn: Any, tmp_path: Path) -> None:
+    quick = ("--input-size", "24x32", "--rounds", "3", "--seconds", "0", "-o", tmp_path / "profile.json")
+    assert hwnas("profile", espcn.path / "model.onnx", *quick, "--json").json["samples"] == 3
+    refused = hwnas("profile", espcn.path / "model.onnx", *quick, "--bits", "8")
+    assert "leave --bits and --scale out" in refused.only_error(2)
+    damaged = tmp_path / "damaged.onnx"
+    damaged.write_bytes((espcn.path / "model.onnx").read_bytes()[:500])
+    assert "damaged" in hwnas("profile", damaged, *quick).error(1)
+
+
+def test_effective_bitops_stand_beside_the_nominal_ones(hwnas: Any) -> None:
+    found = hwnas("cost", "quantnas-body3", "--target", "jetson", "--json").json
+    assert found["value"] == pytest.approx(4.6289e9, rel=1e-4) and found["effective"] > found["value"]
+    assert found["effective"] == sum(layer["effective"] for layer in found["layers"])
+    assert found["effective"] == hwnas("cost", "quantnas-body3", "--bits", "8", "--json").json["value"]
+
+
+def test_a_table_is_built_shown_and_used(
+    hwnas: Any, process: Any, start: Callable[..., subprocess.Popen[str]], tiny: Sequence[str], out: Path, home: Path
+) -> None:
+    # Ctrl-C after the first batch: what is there stays, and the same command goes on.
+    building = start("table", "build", "--target", "cpu", *SPACE, *FEW)
+    while building.poll() is None and not list((home / "tables").glob("*.json") if home.exists() else ()):
+        pass
+    building.send_signal(signal.SIGINT)
+    _, err = building.communicate()
+    assert building.returncode in (0, 130), err
+    built = hwnas("table", "build", "--target", "cpu", *SPACE, *FEW, "--json").json
+    assert built["networks"] == 16 and Path(built["table"]).is_file() and built["reference_ms"] > 0
+    shown = hwnas("table", "show", "--target", "cpu", *SPACE, "--json").json
+    assert len(shown["operators"]) == 21 and min(row["ms"] for row in shown["operators"]) == 0
+    held = hwnas("table", "validate", "--target", "cpu", *SPACE, "--networks", "3", "--rounds", "3", "--json").json
+    assert len(held["measured_ms"]) == 3 and -1 <= held["accuracy"]["rho"] <= 1
+    limit = f"{2 * max(held['clock_ms']):.3f}ms@8x8"
+    small = ("--bits", "32", "--scale", "2")
+    answer = hwnas("search", *tiny, *small, "--target", "cpu", "--budget", limit, "--out", out, "--json")
+    assert answer.code == 0, answer.err
+    found = answer.json
+    assert 0 < found["measured"]["latency@cpu"] <= float(limit.partition("ms")[0])
+    header, *rows = (line.split(",") for line in (out / "front.csv").read_text().splitlines())
+    assert {"latency@cpu_predicted", "latency@cpu_measured"} <= set(header)
+    chosen = next(row for row in rows if row[header.index("chosen")] == "1")
+    assert float(chosen[header.index("latency@cpu_measured")]) == pytest.approx(found["measured"]["latency@cpu"])
+    priced = hwnas("cost", out, "--metric", "latency", "--target", "cpu", "--input-size", "8x8", "--json").json
+    assert priced["method"] == "predicted" and priced["unit"] == "ms" and priced["value"] > 0
+    other = hwnas("search", *tiny, *small, "--target", "cpu", "--budget", "8ms@9x9", "--out", out / "x")
+    assert "--input-size 9x9" in other.err and "minutes" in other.err
