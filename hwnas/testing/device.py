@@ -27,10 +27,10 @@ class DeviceContract:
     target: ClassVar[Target]
     bits: ClassVar[int] = 8
 
-    @pytest.fixture(scope="class")
-    def network(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    @pytest.fixture
+    def network(self, tmp_path: Path) -> Path:
         """A small network in a file that the device reads."""
-        path = tmp_path_factory.mktemp("network") / f"espcn{untrained_suffix(self.target)}"
+        path = tmp_path / f"espcn{untrained_suffix(self.target)}"
         write_untrained(named_architecture("espcn", 2, self.bits), self.target, (24, 32), path)
         return path
 
@@ -72,7 +72,7 @@ class DeviceContract:
     def test_a_file_that_is_not_there_or_damaged_is_an_error(
         self, device: Device, network: Path, tmp_path: Path
     ) -> None:
-        damaged = tmp_path / network.name
+        damaged = tmp_path / f"damaged{network.name}"
         damaged.write_bytes(network.read_bytes()[:100])
         with device:
             with pytest.raises(UsageError, match="there is no file"):
