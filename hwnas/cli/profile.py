@@ -119,15 +119,17 @@ def _show(names: list[str], found: list[Measurement], target: Target, size: Size
     from hwnas.sizes import format_size
 
     first = found[0]
+    measured = first.method == "measured"
     table = Table(title=f"{target.name} at {format_size(size)}, {first.method}")
-    for column in ("network", "p50 ms", "95 % interval", "p90 ms", "p99 ms", "images/s", "inferences", "memory"):
+    distribution = ("95 % interval", "p90 ms", "p99 ms") if measured else ()
+    for column in ("network", "p50 ms" if measured else "ms", *distribution, "images/s", "inferences", "memory"):
         table.add_column(column, justify="left" if column == "network" else "right")
     for name, one in zip(names, found, strict=True):
         interval = "" if one.interval is None else f"{one.interval[0]:.4g} to {one.interval[1]:.4g}"
-        memory = "" if one.peak_bytes is None else f"{one.peak_bytes / 1e6:.0f} MB"
-        percentiles = [f"{one.percentile(p):.4g}" for p in (50, 90, 99)]
-        row = [name, percentiles[0], interval, *percentiles[1:], f"{1e3 / one.p50:.4g}"]
-        table.add_row(*row, str(len(one.samples_ms)), memory)
+        spread = [interval, *(f"{one.percentile(p):.4g}" for p in (90, 99))] if measured else []
+        memory = "" if one.peak_bytes is None else f"{one.peak_bytes / 1e6:.3g} MB"
+        inferences = str(len(one.samples_ms)) if measured else "none"
+        table.add_row(name, f"{one.p50:.4g}", *spread, f"{1e3 / one.p50:.4g}", inferences, memory)
     stdout.print(table)
     if len(found) > 1:
         ratio, within = paired_ratio(*found)

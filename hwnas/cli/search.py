@@ -111,5 +111,5 @@ def describe_space(settings: RunConfig, tell: Progress) -> None:
         computed = ", ".join(map(str, target.compute_bits))
         tell.say(
             f"  target {target.name} computes convolutions in {computed} bits: layers of "
-            f"{', '.join(map(str, narrow))} bits take no less time there than those of the next wider ones"
+            f"{', '.join(map(str, narrow))} bits are computed in the next wider of these there, and take no less time"
         )

@@ -59,8 +59,9 @@ class Fingerprint(BaseModel):
         return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()[:12]
 
     def __str__(self) -> str:
-        threads = f", {self.threads} thread{'s' * (self.threads != 1)}" if self.gpu is None else f", {self.gpu}"
-        return f"{self.hardware}, {self.runtime} {self.runtime_version} ({self.provider}){threads}"
+        threads = f", {self.threads} thread{'s' * (self.threads != 1)}" if self.provider == "cpu" else ""
+        gpu = "" if self.gpu is None else f", {self.gpu}"
+        return f"{self.hardware}, {self.runtime} {self.runtime_version} ({self.provider}){threads}{gpu}"
 
     def difference(self, other: Fingerprint) -> str:
         """``runtime_version 1.30 and 1.31``: what differs, of this one and of the other."""
@@ -128,8 +129,9 @@ class Measurement(BaseModel):
         """Figures as JSON values."""
         return {
             "p50_ms": self.p50,
-            "p90_ms": self.percentile(90),
-            "p99_ms": self.percentile(99),
+            # A compiler's estimate has no distribution.
+            "p90_ms": self.percentile(90) if len(self.samples_ms) > 1 else None,
+            "p99_ms": self.percentile(99) if len(self.samples_ms) > 1 else None,
             "interval_ms": self.interval,
             "images_per_s": 1e3 / self.p50,
             "samples": len(self.samples_ms),

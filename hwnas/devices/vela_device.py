@@ -48,10 +48,10 @@ class VelaDevice(Device):
         for path in paths:
             with TemporaryDirectory() as folder:
                 compiled = compile_tflite(path, self.target, Path(folder) / "compiled.tflite")
-            cycles = sum(cycles for _, cycles in compiled.operations) or 1
+            cycles = sum(cycles for *_, cycles in compiled.operations) or 1
             layers = [
-                LayerTime(name=name, kind="", ms=compiled.estimated_ms * own / cycles)
-                for name, own in compiled.operations
+                LayerTime(name=name, kind=kind, ms=compiled.estimated_ms * own / cycles)
+                for kind, name, own in compiled.operations
             ]
             found.append(
                 Measurement(

@@ -11,6 +11,7 @@ from hwnas.devices.target import Target
 from hwnas.exporters.base import EXPORTERS, ExportJob, ExportOptions
 from hwnas.exporters.onnx import OnnxExporter, export_onnx
 from hwnas.exporters.profiles import PROFILES
+from hwnas.networks.adadm import freeze_normalisation
 from hwnas.operators import FLOAT_BITS
 from hwnas.operators.layers import FloatLayers
 from hwnas.quantization.brevitas_layers import build_quantised, calibrate
@@ -28,7 +29,8 @@ def untrained_suffix(target: Target) -> str:
 def write_untrained(architecture: Architecture, target: Target, size: Size, path: Path) -> None:
     """Write a network as it would be deployed, with weights as they are started.
 
-    It is what the target's runtime compiles: the graph, for those that build engines on the device.
+    It is what the target's runtime compiles: the graph, for those that build engines on the device. AdaDM is frozen, as
+    the training leaves it.
 
     Args:
         architecture: the network; quantised, if its layers are.
@@ -44,6 +46,7 @@ def write_untrained(architecture: Architecture, target: Target, size: Size, path
         torch.manual_seed(0)
         if _chooses_own_steps(target):
             network = architecture.with_bits(FLOAT_BITS).build(FloatLayers()).eval()
+            freeze_normalisation(network)
             samples = [torch.rand(1, 3, *size) for _ in range(2)]
             options = ExportOptions(size=size, requantise=architecture.is_quantised)
             EXPORTERS[target.artifact].write(network, path, ExportJob(samples, metadata, profile, options))
@@ -54,6 +57,7 @@ def write_untrained(architecture: Architecture, target: Target, size: Size, path
             calibrate(network, [sample])
         else:
             network = architecture.build(FloatLayers()).eval()
+        freeze_normalisation(network)
         one_size = size if target.runtime == "qnn" else None
         export_onnx(network, path, sample, metadata, profile, ExportOptions(size=one_size))
 

@@ -34,7 +34,7 @@ class Compilation:
         estimated_ms: time of one image.
         sram_bytes: most that is needed at once on the chip.
         macs: multiply-accumulates of one image.
-        operations: name and cycles of each operation of the processor.
+        operations: kind, name and cycles of each operation of the processor.
     """
 
     path: Path
@@ -42,7 +42,7 @@ class Compilation:
     estimated_ms: float
     sram_bytes: int
     macs: int
-    operations: tuple[tuple[str, int], ...]
+    operations: tuple[tuple[str, str, int], ...]
 
 
 def compile_tflite(source: Path, target: Target, path: Path) -> Compilation:
@@ -91,7 +91,9 @@ def compile_tflite(source: Path, target: Target, path: Path) -> Compilation:
                 estimated_ms=float(summary["inference_time"]) * 1e3,
                 sram_bytes=round(float(summary["sram_memory_used"]) * 1024),
                 macs=int(summary["nn_macs"]),
-                operations=tuple((row["Original Operator"], int(float(row["Op Cycles"]))) for row in rows),
+                operations=tuple(
+                    (row["Original Operator"], _short(row["Name"]), int(float(row["Op Cycles"]))) for row in rows
+                ),
             )
         except (KeyError, ValueError) as error:
             raise HwnasError(

@@ -141,6 +141,9 @@ class LatencyCost(TargetCostModel):
         layers.append(LayerCost("(network)", "what every one of its space takes", 1, model.constant))
         return Cost(self.name, sum(layer.value for layer in layers), self.unit, size, tuple(layers))
 
+    def uncertainty(self, architecture: Architecture, input_size: Size) -> float | None:
+        return self._of(architecture, input_size).uncertainty
+
     def wiring_cost(self, architecture: Architecture, size: Size) -> LayerCost | None:
         return self.architecture_cost(architecture, size).layers[-1]
 

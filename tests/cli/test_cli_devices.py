@@ -135,6 +135,8 @@ def test_a_table_is_built_shown_and_used(
     chosen = next(row for row in rows if row[header.index("chosen")] == "1")
     assert float(chosen[header.index("latency@cpu_measured")]) == pytest.approx(found["measured"]["latency@cpu"])
     priced = hwnas("cost", out, "--metric", "latency", "--target", "cpu", "--input-size", "8x8", "--json").json
-    assert priced["method"] == "predicted" and priced["unit"] == "ms" and priced["value"] > 0
+    assert (
+        priced["method"] == "predicted" and priced["uncertainty"] > 0 and priced["unit"] == "ms" and priced["value"] > 0
+    )
     other = hwnas("search", *tiny, *small, "--target", "cpu", "--budget", "8ms@9x9", "--out", out / "x")
     assert "--input-size 9x9" in other.err and "minutes" in other.err
