@@ -16,7 +16,7 @@ test-slow: $(VENV)/installed  ## the tests that take minutes
 
 test-extras: $(VENV)/installed  ## the tests of the runtimes that are extras, which `make test` skips: installs 1.5 GB more
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[npu,qnn]'
-	$(BIN)/python -m pytest -q -n 2 tests/exporters tests/cli/test_cli_export.py
+	$(BIN)/python -m pytest -q -n 2 tests/exporters tests/devices tests/cli/test_cli_export.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
