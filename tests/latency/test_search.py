@@ -88,7 +88,9 @@ def test_the_choice_is_the_best_that_is_measured_within(
 ) -> None:
     """Also on a device that is slower or faster than it was: predictions are corrected, and propose again."""
     simulated.speed, simulated.drift = speed, 0.0
-    limit = sorted(truth.values())[len(truth) // 2] * max(speed, 1.0)
+    times = sorted(truth.values())
+    # Between two networks: a prediction cannot tell which side one is on that takes just the limit.
+    limit = (times[7] + times[8]) / 2 * max(speed, 1.0)
     task, scores = _task(space, limit, tmp_path), _scores(space)
     derived = derive_measured(task, scores)
     assert derived.chosen is not None

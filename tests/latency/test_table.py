@@ -149,7 +149,7 @@ def test_what_no_table_has_says_which_command_builds_it(
     cost.require(space, SIZE)
     with pytest.raises(HwnasError, match="at 9x9"):
         cost.table(space, (9, 9))
-    other = SPACES["quantnas"](SpaceOptions(cells=2, channels=6, scale=2, bits=(4, 8)))
+    other = SPACES["quantnas"](SpaceOptions(cells=2, channels=6, scale=2, bits=(32,)))
     with pytest.raises(HwnasError, match="--cells 2 --channels 6 --adadm --no-bicubic"):
         cost.table(other, SIZE)
     with pytest.raises(HwnasError, match="hwnas profile"):
@@ -161,7 +161,7 @@ def test_what_no_table_has_says_which_command_builds_it(
 def test_the_command_names_the_space_as_it_is(space: SearchSpace) -> None:
     command = build_command("cpu", space, (90, 160))
     assert command == (
-        "hwnas table build --target cpu --input-size 90x160 --space quantnas --scale 2 --bits 4,8 --cells 1 "
+        "hwnas table build --target cpu --input-size 90x160 --space quantnas --scale 2 --bits 32 --cells 1 "
         "--channels 6 --adadm --no-bicubic"
     )
 
