@@ -10,6 +10,7 @@ from hwnas.cli import options
 
 if TYPE_CHECKING:
     from hwnas.config import RunConfig
+    from hwnas.devices import Fingerprint
     from hwnas.latency.table import LatencyTable, Survey
     from hwnas.sizes import Size
     from hwnas.spaces.space import SearchSpace
@@ -115,7 +116,7 @@ def show(layers: options.Layers, json: options.Json = False) -> None:
     from hwnas.latency.fit import fit
 
     settings = new_config(layers)
-    found, survey = _newest(settings)
+    found, survey = _existing(settings)
     from hwnas.devices.target import load_target
 
     model = fit(survey, load_target(settings.target))
@@ -180,8 +181,8 @@ def validate(
     from hwnas.latency.validate import validate as hold_against
 
     settings = new_config(layers)
-    found, survey = _newest(settings)
     with open_device(load_target(settings.target), host) as device, progress() as tell:
+        found, survey = _existing(settings, device.probe().fingerprint)
         result = hold_against(device, found, survey, networks, tell, rounds, sample)
     if json:
         import json as encoder
@@ -214,9 +215,10 @@ def _space_and_size(settings: RunConfig) -> tuple[SearchSpace, Size]:
     return pipeline.space_of(settings), size
 
 
-def _newest(settings: RunConfig) -> tuple[LatencyTable, Survey]:
+def _existing(settings: RunConfig, fingerprint: Fingerprint | None = None) -> tuple[LatencyTable, Survey]:
+    """The table of a device, or the newest one of the target."""
     from hwnas.latency.cost import LatencyCost
 
     space, size = _space_and_size(settings)
-    fitted = LatencyCost(settings.target).fitted(space, size)
+    fitted = LatencyCost(settings.target, fingerprint).fitted(space, size)
     return fitted.table, fitted.survey

@@ -33,7 +33,9 @@ def parse_memory(said: str) -> int | None:
 
 def parse_layers(said: str) -> tuple[LayerTime, ...]:
     """The table ``Run Order`` of ``--enable_op_profiling``, whose columns are named in its first line."""
-    _, _, table = said.partition(" Run Order ")
+    # Before it there is another of the same form, of the initialisation.
+    _, _, regular = said.partition("Operator-wise Profiling Info for Regular Benchmark Runs")
+    _, _, table = regular.partition(" Run Order ")
     rows = table.partition("=\n")[2].splitlines()
     if not rows:
         return ()

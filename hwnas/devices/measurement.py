@@ -117,8 +117,11 @@ class Measurement(BaseModel):
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % confidence interval of the median; None of too few samples."""
-        return median_interval(self.samples_ms)
+        """The 95 % confidence interval of the median; None of too few turns.
+
+        Of the medians of turns: inferences of one turn are alike, and not so many independent samples.
+        """
+        return median_interval([quantile(turn, 0.5) for turn in self.rounds_ms])
 
     @property
     def is_noisy(self) -> bool:

@@ -74,14 +74,12 @@ class RunnerDevice(Device):
         return None
 
     def probe(self) -> Probe:
-        found = self._run([], Timing((1, 1)))
-        device = next(found)
-        for _ in found:
-            pass
+        device = next((message for message in list(self._run([], Timing((1, 1)))) if message["kind"] == "device"), {})
+        free, python = device.get("free_bytes"), device.get("python")
         return Probe(
             fingerprint=self._fingerprint(device),
-            free_bytes=device.get("free_bytes"),
-            notes=(f"Python {device.get('python')}",),
+            free_bytes=free if isinstance(free, int) else None,
+            notes=(f"Python {_printable(python)}",),
         )
 
     def measure(self, paths: Sequence[Path], timing: Timing, progress: Progress) -> list[Measurement]:
@@ -91,13 +89,14 @@ class RunnerDevice(Device):
         for message in self._run(paths, timing):
             if message["kind"] == "device":
                 fingerprint = self._fingerprint(message)
-            elif message["kind"] == "model":
-                assert fingerprint is not None
-                found[int(message["index"])] = self._measurement(message, fingerprint)
-            now = min(int(message.get("rounds", measured)), timing.rounds)
-            bar.advance(now - measured)
-            measured = now
+            elif message["kind"] == "model" and fingerprint is not None:
+                found[message.get("index", -1)] = self._measurement(message, fingerprint)
+            elif message["kind"] == "round" and measured < timing.rounds:
+                bar.advance()
+                measured += 1
         bar.advance(timing.rounds - measured)
+        if sorted(found) != list(range(len(paths))):
+            raise HwnasError(f"{self._connection.where} has told no times of {len(paths) - len(found)} files")
         return [found[i] for i in range(len(paths))]
 
     def _run(self, paths: Sequence[Path], timing: Timing) -> Iterator[dict[str, Any]]:
@@ -146,7 +145,7 @@ class RunnerDevice(Device):
                 method=self.method,
                 rounds_ms=message["rounds_ms"],
                 layers=tuple(LayerTime.model_validate(layer) for layer in message["layers"]),
-                peak_bytes=message["peak_bytes"],
+                peak_bytes=message.get("peak_bytes"),
                 fingerprint=fingerprint,
             )
         except (KeyError, TypeError, ValidationError) as error:

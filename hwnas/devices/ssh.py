@@ -42,7 +42,7 @@ class SshConnection(Connection):
         match = re.fullmatch(
             r"(?:(?P<user>[\w.-]+)@)?(?P<host>[\w.-]+|\[[0-9a-fA-F:.%]+\])(?::(?P<port>\d{1,5}))?", host
         )
-        if match is None or match["host"].startswith("-"):
+        if match is None or match["host"].startswith("-") or not 0 < int(match["port"] or 22) < 65536:
             raise UsageError(f"{host!r} is no host; write user@address, or user@address:port")
         self.where = host
         self._address = match["host"].strip("[]")
@@ -97,6 +97,8 @@ class SshConnection(Connection):
                     f"{self.where} does not let you in: {_reason(error)}; give it your key by `ssh-copy-id`, and "
                     "enter the key's passphrase by `ssh-add`"
                 ) from error
+            except ValueError as error:  # of a name that is none, or settings that cannot be read
+                raise HwnasError(f"{self.where} cannot be reached: {_reason(error)}; check ~/.ssh/config") from error
             except (asyncssh.Error, OSError, TimeoutError) as error:
                 if attempt == ATTEMPTS:
                     raise HwnasError(

@@ -168,7 +168,7 @@ def add_target(target: Target) -> Path:
     path = user_targets() / f"{target.name}.toml"
     fields = target.model_dump(mode="json", exclude={"name"}, exclude_none=True)
     # Strings, numbers and lists of numbers are written alike in JSON and TOML.
-    write_text(path, "".join(f"{key} = {json.dumps(value)}\n" for key, value in fields.items()))
+    write_text(path, "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in fields.items()))
     return path
 
 

@@ -120,7 +120,8 @@ def estimated_seconds(survey: Survey, reference_seconds: float, calibration: int
     missing = [choice for choice, _ in wanted(survey, calibration) if choice not in there]
     groups = len(batches(survey, missing))
     turns = _DEARER * len(missing) + _REFERENCES * groups
-    return _WRITE_SECONDS * (len(missing) + groups) + (rounds + 4) * turns * reference_seconds
+    # Each turn is two inferences, one of them timed.
+    return _WRITE_SECONDS * (len(missing) + groups) + 2 * (rounds + 3) * turns * reference_seconds
 
 
 def open_survey(

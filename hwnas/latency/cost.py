@@ -32,6 +32,10 @@ class LatencyCost(TargetCostModel):
 
     What an operator costs is what it takes more than the cheapest one of as many channels; the rest, the network
     around them, is of the wiring. Only networks of spaces that the target's table knows have a cost.
+
+    Args:
+        target: name of the target.
+        fingerprint: of the device whose table is to be used; None for the newest, until `require` has asked the device.
     """
 
     family = "latency"
@@ -40,10 +44,10 @@ class LatencyCost(TargetCostModel):
     budget_units = ("ms",)
     measurable = True
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, fingerprint: Fingerprint | None = None) -> None:
         super().__init__(target)
         self._fitted: list[_Fitted] | None = None
-        self._fingerprint: Fingerprint | None = None
+        self._fingerprint = fingerprint
         self._speed = 1.0
 
     def surveys(self) -> list[_Fitted]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from collections.abc import Iterable
 from pathlib import Path
@@ -179,5 +180,7 @@ def read_table(path: Path) -> LatencyTable:
 
 def find_tables(target: str) -> list[LatencyTable]:
     """The tables of a target, the one that was written last first; errors as `read_table`."""
-    paths = sorted(tables_folder().glob(f"{target}-*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    # What follows the name is a key: another target may be called cpu-2.
+    ours = (p for p in tables_folder().glob("*.json") if re.fullmatch(rf"{re.escape(target)}-[0-9a-f]{{12}}", p.stem))
+    paths = sorted(ours, key=lambda path: path.stat().st_mtime, reverse=True)
     return [table for table in map(read_table, paths) if table.target == target]

@@ -38,6 +38,11 @@ Overall peak memory footprint (MB) via periodic monitoring: 14
 Profiling Info for Benchmark Initialization:
 ============================== Run Order ==============================
 \t             [node type]\t  [first]\t [avg ms]\t     [%]\t  [cdf%]\t  [mem KB]\t[times called]\t[Name]
+\t         AllocateTensors\t    0.152\t    0.152\t100.000%\t100.000%\t   512.000\t        1\tAllocateTensors/0
+
+Operator-wise Profiling Info for Regular Benchmark Runs:
+============================== Run Order ==============================
+\t             [node type]\t  [first]\t [avg ms]\t     [%]\t  [cdf%]\t  [mem KB]\t[times called]\t[Name]
 \t                 CONV_2D\t    4.269\t    4.107\t 10.000%\t 10.000%\t     0.000\t        1\t[head/Conv2D]:0
 \t        DEPTH_TO_SPACE\t   36.269\t   36.107\t 90.000%\t100.000%\t     0.000\t        1\t[shuffle]:1
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+import torch
 from scipy import stats
 
 from hwnas.devices import Device, Measurement, Timing, open_device
@@ -19,7 +20,11 @@ from hwnas.devices.runner.common import Refused, median_interval, quantile
 from hwnas.devices.runner.trtexec import parse_profile, parse_times, parse_version
 from hwnas.devices.target import load_target
 from hwnas.errors import HwnasError
+from hwnas.exporters import ExportOptions
+from hwnas.exporters.onnx import export_onnx
+from hwnas.operators.layers import FloatLayers
 from hwnas.progress import Silent
+from hwnas.spaces import named_architecture
 
 
 def _device(target: str = "cpu", **changes: object) -> Device:
@@ -41,7 +46,7 @@ def test_it_stops_when_it_is_certain_and_not_before_its_rounds(espcn: Path) -> N
     assert len(never.rounds_ms) > 3
 
 
-@pytest.mark.parametrize("n", [6, 9, 25, 100])
+@pytest.mark.parametrize("n", [6, 9, 25, 100, 500])
 def test_the_interval_of_a_median_is_between_order_statistics(n: int) -> None:
     """The count of samples below the median is binomial; scipy knows its quantiles."""
     low, high = median_interval(list(range(n)))  # type: ignore[misc]
@@ -49,6 +54,45 @@ def test_the_interval_of_a_median_is_between_order_statistics(n: int) -> None:
     assert (low, high) == (max(below, 0), n - 1 - max(below, 0))
     assert stats.binom.cdf(low, n, 0.5) <= 0.025
     assert median_interval([1.0] * 5) is None, "five cannot be certain to 95 %"
+
+
+@pytest.mark.parametrize("n", [501, 1075, 5000, 100_000])
+def test_the_interval_of_many_is_that_of_the_normal_limit(n: int) -> None:
+    low, high = median_interval(list(range(n)))  # type: ignore[misc]
+    expected = stats.binom.ppf(0.025, n, 0.5) - 1
+    assert abs(low - expected) <= 1 and low + high == n - 1
+
+
+def test_an_interval_is_of_turns_and_not_of_the_inferences_within(espcn: Path) -> None:
+    mark = Fingerprint(
+        hardware="x", machine="y", system="z", runtime="r", runtime_version="1", provider="cpu", threads=1
+    )
+    turns = tuple((float(i + 1),) * 50 for i in range(6))
+    found = Measurement(method="measured", rounds_ms=turns, fingerprint=mark)
+    assert found.interval == (1.0, 6.0), "300 inferences, but six turns"
+
+
+def test_a_file_of_one_size_is_timed_at_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "fixed.onnx"
+    network = named_architecture("espcn", 2).build(FloatLayers()).eval()
+    export_onnx(network, path, torch.rand(1, 3, 8, 8), {"scale": "2"}, None, ExportOptions(size=(8, 12)))
+    with pytest.raises(HwnasError, match="takes images of 8x12 only; time it with --input-size 8x12"):
+        _device().measure([path], Timing((24, 32), rounds=1), Silent())
+    assert _device().measure([path], Timing((8, 12), rounds=1, seconds=0), Silent())
+
+
+def test_a_network_among_others_takes_what_it_takes_alone(espcn: Path) -> None:
+    """Threads of those that wait do not take the cores of the one whose turn it is."""
+    timing = Timing((90, 160), rounds=9, seconds=0)
+    alone = _device(threads=2).measure([espcn], timing, Silent())[0].p50
+    among = _device(threads=2).measure([espcn] * 8, timing, Silent())[0].p50
+    assert among < 2.5 * alone, "four times, when they spin"
+
+
+@pytest.mark.parametrize(("runtime", "provider"), [("litert", "gpu"), ("tensorrt", "cuda")])
+def test_a_provider_that_a_runtime_does_not_have_is_refused(runtime: str, provider: str) -> None:
+    with pytest.raises(HwnasError, match=f"only, not on {provider}"):
+        _device(runtime=runtime, provider=provider).probe()
 
 
 def test_percentiles_and_ratios() -> None:

@@ -106,7 +106,9 @@ def test_a_host_without_python_or_runtime_is_named(sshd: Sshd, tmp_path: Path) -
         _device(sshd.host, python=str(bare / "bin" / "python")).probe()
 
 
-@pytest.mark.parametrize("host", ["", "-oProxyCommand=x", "a b", "me@", "me@host;ls", "me@host:port", "$(ls)"])
+@pytest.mark.parametrize(
+    "host", ["", "-oProxyCommand=x", "a b", "me@", "me@host;ls", "me@host:port", "me@host:99999", "$(ls)"]
+)
 def test_what_is_no_host_is_refused(host: str) -> None:
     with pytest.raises(UsageError, match="is no host"):
         _device(host)

@@ -32,7 +32,7 @@ def test_one_of_your_own_is_found_and_may_take_the_place_of_a_shipped_one(home: 
     board = load_target("jetson").model_copy(update={"name": "board", "host": "me@board", "compute_bits": (8, 16)})
     assert add_target(board) == home / "targets" / "board.toml"
     assert load_target("board") == board and "board" in target_names()
-    add_target(load_target("cpu").model_copy(update={"threads": 4}))
+    add_target(load_target("cpu").model_copy(update={"threads": 4, "description": 'fast \U0001f680 "one"'}))
     assert load_target("cpu").threads == 4 and target_names().count("cpu") == 1
 
 

@@ -103,6 +103,9 @@ def median_interval(values: Sequence[float]) -> Optional[Tuple[float, float]]:
     n = len(ordered)
     if n < 6:
         return None
+    if n > 500:  # where the binomial is normal, and its smallest probabilities are too small for a float
+        k = math.floor(n / 2 - 1.96 * math.sqrt(n) / 2)
+        return ordered[k - 1], ordered[n - k]
     outside, below = 0.0, 0.5**n
     k = 0
     while outside + below <= 0.025:

@@ -10,6 +10,9 @@ from typing import Any, Dict, List, Sequence
 
 from .common import LAYER_RUNS, Job, Layer, Model, Refused, Runtime, run
 
+MOST = 200
+"""Inferences of one turn that are told; trtexec does as many as a second has."""
+
 PLACES = ("trtexec", "/usr/src/tensorrt/bin/trtexec", "/opt/tensorrt/bin/trtexec")
 
 
@@ -17,6 +20,8 @@ class TensorRt(Runtime):
     """The program and its version."""
 
     def __init__(self, job: Job, folder: str) -> None:
+        if job["provider"] != "tensorrt":
+            raise Refused(f"trtexec computes on provider tensorrt only, not on {job['provider']}")
         self.job, self.folder = job, folder
         found = [path for path in map(shutil.which, PLACES) if path]
         if not found:
@@ -71,7 +76,7 @@ def parse_version(text: str) -> str:
 
 
 def parse_times(trace: Sequence[Dict[str, Any]]) -> List[float]:
-    """Milliseconds on the GPU of each inference in ``--exportTimes``.
+    """Milliseconds on the GPU of the last inferences in ``--exportTimes``, at most `MOST`.
 
     Raises:
         Refused: if there are none.
@@ -79,7 +84,7 @@ def parse_times(trace: Sequence[Dict[str, Any]]) -> List[float]:
     found = [float(row["computeMs"]) for row in trace if "computeMs" in row]
     if not found:
         raise Refused("trtexec has exported no times; this release of it may be too new")
-    return found
+    return found[-MOST:]
 
 
 def parse_profile(profile: Sequence[Dict[str, Any]]) -> List[Layer]:
