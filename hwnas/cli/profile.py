@@ -37,7 +37,9 @@ def profile(
     precision: Annotated[
         float, typer.Option("--precision", help="Half the confidence interval to reach, in percent.", min=0.01)
     ] = 1.0,
-    seconds: Annotated[float, typer.Option("--seconds", help="When to stop trying to reach it.", min=0)] = 30.0,
+    seconds: Annotated[
+        float, typer.Option("--seconds", help="When to stop trying to reach it, and 100 inferences.", min=0)
+    ] = 30.0,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Where the figures go.", show_default="RUN/profile.json, profile.json"),
@@ -72,7 +74,7 @@ def profile(
     names = [network] if against is None else [network, against]
     with open_device(chosen, host) as device, TemporaryDirectory() as folder, progress() as tell:
         files = [_file(name, chosen, size, Path(folder) / str(i), scale, bits) for i, name in enumerate(names)]
-        timing = Timing(size, rounds, precision / 100, seconds, layers=True)
+        timing = Timing(size, rounds, precision / 100, seconds=seconds, layers=True)
         found = device.measure(files, timing, tell)
     figures = {
         "network": network,
@@ -126,7 +128,8 @@ def _show(names: list[str], found: list[Measurement], target: Target, size: Size
         table.add_column(column, justify="left" if column == "network" else "right")
     for name, one in zip(names, found, strict=True):
         interval = "" if one.interval is None else f"{one.interval[0]:.4g} to {one.interval[1]:.4g}"
-        spread = [interval, *(f"{one.percentile(p):.4g}" for p in (90, 99))] if measured else []
+        tails = ["" if (ms := one.tail(percent)) is None else f"{ms:.4g}" for percent in (90, 99)]
+        spread = [interval, *tails] if measured else []
         memory = "" if one.peak_bytes is None else f"{one.peak_bytes / 1e6:.3g} MB"
         inferences = str(len(one.samples_ms)) if measured else "none"
         table.add_row(name, f"{one.p50:.4g}", *spread, f"{1e3 / one.p50:.4g}", inferences, memory)
@@ -135,7 +138,8 @@ def _show(names: list[str], found: list[Measurement], target: Target, size: Size
         ratio, within = paired_ratio(*found)
         sure = "" if within is None else f" (95 %: {within[0]:.3f} to {within[1]:.3f})"
         stdout.print(f"{names[0]} takes {ratio:.3f} times as long as {names[1]}{sure}")
-    stdout.print(f"on {first.fingerprint}")
+    clock = "" if first.clock_khz is None else f", at {first.clock_khz / 1e6:.2f} GHz"
+    stdout.print(f"on {first.fingerprint}{clock}")
     if any(one.is_noisy for one in found):
         stderr.print(
             "some inferences took much longer than most: something else is running there, or its clock changes; "

@@ -96,11 +96,11 @@ def check(
     with open_device(chosen, host) as device:
         probe = device.probe()
     fingerprint = probe.fingerprint
-    tables = [table for table in find_tables(chosen.name) if table.fingerprint == fingerprint]
+    tables = [table for table in find_tables(chosen.name) if table.fits(chosen, fingerprint)]
     if json:
         import json as encoder
 
-        found = {"fingerprint": fingerprint.model_dump(), "key": fingerprint.key, "free_bytes": probe.free_bytes}
+        found = {"fingerprint": fingerprint.model_dump(), "free_bytes": probe.free_bytes}
         print(encoder.dumps({"target": target, **found, "notes": probe.notes, "has_table": bool(tables)}))
         return
     from rich.table import Table

@@ -8,15 +8,16 @@ import shlex
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from hwnas.devices.benchmark_model import parse_layers, parse_mean, parse_memory
 from hwnas.devices.device import DEVICES, Device, Probe, Timing
-from hwnas.devices.measurement import Fingerprint, LayerTime, Measurement
+from hwnas.devices.measurement import Fingerprint, Measurement, printable, told_by
+from hwnas.devices.runner.common import Model
+from hwnas.devices.runner.timing import time_all
 from hwnas.errors import HwnasError, UsageError, first_line, not_installed
 from hwnas.progress import Progress
 
@@ -29,6 +30,22 @@ INFERENCES = 5
 CONNECT_SECONDS = 10.0
 COMMAND_SECONDS = 300.0
 """After which a command on the phone is given up."""
+
+
+class _PhoneModel(Model):
+    """A file that was pushed."""
+
+    def __init__(self, phone: AdbDevice, binary: str, there: str) -> None:
+        self._phone, self._binary, self.there = phone, binary, there
+
+    def samples(self) -> list[float]:
+        return [parse_mean(self._phone.benchmark(self._binary, self.there))]
+
+    def more(self) -> dict[str, Any]:
+        """What is not told while it is timed, since that takes time too."""
+        watched = ("--enable_op_profiling=true", "--report_peak_memory_footprint=true")
+        said = self._phone.benchmark(self._binary, self.there, *watched)
+        return {"layers": parse_layers(said), "peak_bytes": parse_memory(said)}
 
 
 @DEVICES.register("benchmark_model")
@@ -59,7 +76,7 @@ class AdbDevice(Device):
             return Probe(
                 fingerprint=self._fingerprint(binary),
                 free_bytes=int(free[3]) * 1024 if len(free) > 3 and free[3].isdigit() else None,
-                notes=(f"benchmark_model: {binary}", f"Android {self._property('ro.build.version.release')}"),
+                notes=(f"benchmark_model: {binary}",),
             )
 
     def measure(self, paths: Sequence[Path], timing: Timing, progress: Progress) -> list[Measurement]:
@@ -69,42 +86,31 @@ class AdbDevice(Device):
         with self._folder() as folder:
             binary = self._binary(folder)
             fingerprint = self._fingerprint(binary)
-            models = []
-            for i, path in enumerate(paths):
-                models.append(posixpath.join(folder, f"{i}.tflite"))
-                self._push(path, models[-1])
-            rounds: list[list[tuple[float, ...]]] = [[] for _ in models]
-            peaks: list[int | None] = [None for _ in models]
+            pushed: dict[Path, _PhoneModel] = {}
+            for path in dict.fromkeys(paths):
+                pushed[path] = _PhoneModel(self, binary, posixpath.join(folder, f"{len(pushed)}.tflite"))
+                self._push(path, pushed[path].there)
+            models = [pushed[path] for path in paths]
             bar = progress.task("measure", timing.rounds)
-            for _ in range(timing.rounds):
-                for i, model in enumerate(models):
-                    said = self._benchmark(binary, model)
-                    rounds[i].append((parse_mean(said),))
-                    peaks[i] = parse_memory(said)
-                bar.advance()
-            layers = [self._layers(binary, model) if timing.layers else () for model in models]
+            rounds = time_all(models, asdict(timing), lambda done, _: bar.advance(int(done < timing.rounds)))
+            bar.advance()
+            clock = self._ask("cat", "/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq")
+            more = [model.more() if timing.layers else {} for model in models]
+        fixed = {"method": self.method, "fingerprint": fingerprint, "clock_khz": _number(clock)}
         return [
-            Measurement(
-                method=self.method,
-                rounds_ms=tuple(rounds[i]),
-                layers=layers[i],
-                peak_bytes=peaks[i],
-                fingerprint=fingerprint,
-            )
-            for i in range(len(paths))
+            told_by("the phone", Measurement, {**fixed, "rounds_ms": rounds[i], **more[i]}) for i in range(len(paths))
         ]
 
-    def _benchmark(self, binary: str, model: str, *more: str) -> str:
+    def benchmark(self, binary: str, model: str, *more: str) -> str:
+        """What benchmark_model says of a file that is on the phone."""
         options = [f"--graph={model}", f"--num_threads={self.target.threads}", f"--num_runs={INFERENCES}"]
         # It repeats for a second unless told not to, and the first runs decide on memory.
-        quick = ["--min_secs=0", "--warmup_runs=1", "--warmup_min_secs=0", "--report_peak_memory_footprint=true"]
-        return self._shell(binary, *options, *quick, *more)
-
-    def _layers(self, binary: str, model: str) -> tuple[LayerTime, ...]:
-        return parse_layers(self._benchmark(binary, model, "--enable_op_profiling=true"))
+        return self._shell(binary, *options, "--min_secs=0", "--warmup_runs=1", "--warmup_min_secs=0", *more)
 
     def _binary(self, folder: str) -> str:
         """The program on the phone: pushed, or there already."""
+        if self.target.provider != "cpu":
+            raise UsageError(f"benchmark_model is timed on provider cpu only, not on {self.target.provider}")
         ours = self.target.benchmark_binary
         if ours is None:
             there = posixpath.join(FOLDER, "benchmark_model")
@@ -127,20 +133,19 @@ class AdbDevice(Device):
         governor = self._ask("cat", "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
         model = self._property("ro.product.model") or "phone"
         chip = self._property("ro.soc.model") or self._property("ro.board.platform")
-        try:
-            return Fingerprint(
-                hardware=f"{model} ({chip})" if chip else model,
-                machine=self._property("ro.product.cpu.abi") or "unknown",
-                cores=int(cores) if cores and cores.strip().isdigit() else None,
-                system=f"Android {self._property('ro.build.version.release')}",
-                runtime=self.target.runtime,
-                runtime_version=digest,
-                provider=self.target.provider,
-                threads=self.target.threads,
-                governor=governor.strip() if governor else None,
-            )
-        except ValidationError as error:
-            raise HwnasError(f"the phone tells nonsense of itself: {first_line(error)}") from error
+        told = {
+            "hardware": f"{model} ({chip})" if chip else model,
+            "machine": self._property("ro.product.cpu.abi") or "unknown",
+            "cores": _number(cores),
+            "system": f"Android {self._property('ro.build.version.release')}",
+            "runtime": self.target.runtime,
+            "runtime_version": digest,
+            "provider": self.target.provider,
+            "threads": self.target.threads,
+            "governor": governor.strip() if governor else None,
+            "max_khz": _number(self._ask("cat", "/sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq")),
+        }
+        return told_by("the phone", Fingerprint, told)
 
     def _property(self, name: str) -> str:
         return (self._ask("getprop", name) or "").strip()
@@ -201,7 +206,7 @@ class AdbDevice(Device):
         code, said = self._run(command)
         if code:
             lines = [line for line in said.splitlines() if line.strip()] or ["it says nothing"]
-            raise HwnasError(f"{posixpath.basename(command[0])} failed on the phone: {lines[-1].strip()}")
+            raise HwnasError(f"{posixpath.basename(command[0])} failed on the phone: {printable(lines[-1].strip())}")
         return said
 
     def _run(self, command: Sequence[str]) -> tuple[int, str]:
@@ -221,6 +226,10 @@ class AdbDevice(Device):
 
     def close(self) -> None:
         self._phone = None
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.strip().isdigit() else None
 
 
 def _server_answers() -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from hwnas.devices.measurement import LayerTime
+from hwnas.devices.runner.common import Layer
 from hwnas.errors import HwnasError
 
 
@@ -28,17 +28,20 @@ def parse_memory(said: str) -> int | None:
     found = re.search(r"Overall peak memory footprint \(MB\)[^:]*: ([0-9.]+)", said) or re.search(
         r"Memory footprint delta from the start of the tool \(MB\):.*overall=([0-9.]+)", said
     )
-    return round(float(found[1]) * 2**20) if found else None
+    try:
+        return round(float(found[1]) * 2**20) if found else None
+    except (ValueError, OverflowError):  # of dots alone
+        return None
 
 
-def parse_layers(said: str) -> tuple[LayerTime, ...]:
+def parse_layers(said: str) -> list[Layer]:
     """The table ``Run Order`` of ``--enable_op_profiling``, whose columns are named in its first line."""
     # Before it there is another of the same form, of the initialisation.
     _, _, regular = said.partition("Operator-wise Profiling Info for Regular Benchmark Runs")
     _, _, table = regular.partition(" Run Order ")
     rows = table.partition("=\n")[2].splitlines()
     if not rows:
-        return ()
+        return []
     names = re.findall(r"\[([^\]]+)\]", rows[0])
     found = []
     for row in rows[1:]:
@@ -51,6 +54,6 @@ def parse_layers(said: str) -> tuple[LayerTime, ...]:
         except (KeyError, ValueError):
             break
         found.append(
-            LayerTime(name=fields.get("Name", "").strip("[]"), kind=fields.get("node type", ""), ms=milliseconds)
+            {"name": fields.get("Name", "").strip("[]"), "kind": fields.get("node type", ""), "ms": milliseconds}
         )
-    return tuple(found)
+    return found

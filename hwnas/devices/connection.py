@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 from hwnas.errors import HwnasError
+
+SILENCE_SECONDS = 30.0
+"""After which a command that says nothing is given up; the runner says something every two seconds."""
 
 
 class Channel(ABC):
@@ -41,6 +45,9 @@ class Connection(ABC):
     where: str
     """The device, for messages: ``me@board``."""
 
+    attempts: int = 3
+    """Of connecting to a device that cannot be reached; one that refuses is not asked again."""
+
     @abstractmethod
     def start(self, command: Sequence[str]) -> AbstractContextManager[Channel]:
         """A command; leaving the block ends it.
@@ -56,7 +63,7 @@ class Connection(ABC):
 
 class _LocalChannel(Channel):
     def __init__(self, process: subprocess.Popen[bytes], errors: tempfile._TemporaryFileWrapper[bytes]) -> None:
-        self._process, self._errors = process, errors
+        self._process, self._errors, self._given_up = process, errors, False
 
     def send(self, data: bytes) -> None:
         assert self._process.stdin is not None
@@ -68,7 +75,21 @@ class _LocalChannel(Channel):
 
     def lines(self) -> Iterator[bytes]:
         assert self._process.stdout is not None
-        yield from self._process.stdout
+        while True:
+            # Pipes have no time limit of their own that all systems know.
+            alarm = threading.Timer(SILENCE_SECONDS, self._give_up)
+            alarm.start()
+            line = self._process.stdout.readline()
+            alarm.cancel()
+            if self._given_up:
+                raise HwnasError(f"the measuring process has said nothing for {SILENCE_SECONDS:.0f} s; it hangs")
+            if not line:
+                return
+            yield line
+
+    def _give_up(self) -> None:
+        self._given_up = True
+        self._process.kill()
 
     def complaint(self) -> str:
         self._process.wait()

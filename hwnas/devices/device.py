@@ -26,13 +26,15 @@ class Timing:
         rounds: inferences of each file at least.
         precision: half the 95 % confidence interval of each median, as a share of it, that is enough; of several files
             those of their ratios to the first.
-        seconds: after which it is not waited for this any more.
+        enough: inferences of each file, for its 99th percentile to say something.
+        seconds: after which neither precision nor these are waited for any more.
         layers: whether layers are timed too.
     """
 
     size: Size
     rounds: int = 20
     precision: float = 0.01
+    enough: int = 100
     seconds: float = 30.0
     layers: bool = False
 
@@ -71,7 +73,7 @@ class Device(ABC):
 
     @abstractmethod
     def missing(self) -> str | None:
-        """Why it cannot be used from this machine, found without connecting; None if nothing speaks against it."""
+        """Why it cannot be used from this machine now, found within seconds; None if nothing speaks against it."""
 
     @abstractmethod
     def probe(self) -> Probe:

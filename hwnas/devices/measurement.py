@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from itertools import chain
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hwnas.devices.runner.common import median_interval, quantile
+from hwnas.architecture import first_problem
+from hwnas.devices.runner.timing import median_interval, paired_ratios, quantile
+from hwnas.errors import HwnasError
 
 Method = Literal["measured", "predicted", "vendor-estimated"]
 """How a latency is known: by the clock, from a table of what was measured, or from a compiler's model of its chip."""
@@ -28,22 +28,23 @@ class Fingerprint(BaseModel):
     Attributes:
         hardware: model of the device or of its processor.
         machine: instruction set.
-        cores: logical processors.
-        gpu: name and driver, where one is used.
+        cores: logical processors that may be used; a fraction where a container's share of them is one.
+        gpu: name, driver, highest clock and power limit, where one is used.
         system: operating system.
         runtime: name of the runtime.
         runtime_version: its version.
         provider: what of the device it computes on.
         threads: of the processor that it may use.
         governor: how clocks are chosen, where that can be read.
-        max_khz: highest clock of the first core, where that can be read.
+        max_khz: highest clock that any core is allowed, where that can be read.
+        power_mode: of a Jetson.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     hardware: Line
     machine: Line
-    cores: int | None = None
+    cores: int | float | None = None
     gpu: Line | None = None
     system: Line
     runtime: Line
@@ -52,21 +53,12 @@ class Fingerprint(BaseModel):
     threads: int
     governor: Line | None = None
     max_khz: int | None = None
-
-    @property
-    def key(self) -> str:
-        """Twelve hex digits of a hash of all of it."""
-        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()[:12]
+    power_mode: Line | None = None
 
     def __str__(self) -> str:
         threads = f", {self.threads} thread{'s' * (self.threads != 1)}" if self.provider == "cpu" else ""
         gpu = "" if self.gpu is None else f", {self.gpu}"
         return f"{self.hardware}, {self.runtime} {self.runtime_version} ({self.provider}){threads}{gpu}"
-
-    def difference(self, other: Fingerprint) -> str:
-        """``runtime_version 1.30 and 1.31``: what differs, of this one and of the other."""
-        theirs = other.model_dump()
-        return ", ".join(f"{k} {v} and {theirs[k]}" for k, v in self.model_dump().items() if v != theirs[k])
 
 
 Milliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -91,15 +83,17 @@ class Measurement(BaseModel):
             together had one turn. A single one where a compiler tells it.
         layers: medians, in the order of computation; empty where the runtime does not tell.
         peak_bytes: memory that the process grew by at most, where the system tells.
+        clock_khz: what the fastest core ran at, right after the last inference; None where that cannot be read.
         fingerprint: what it was found on.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     method: Method
-    rounds_ms: tuple[tuple[Milliseconds, ...], ...] = Field(min_length=1)
+    rounds_ms: tuple[Annotated[tuple[Milliseconds, ...], Field(min_length=1)], ...] = Field(min_length=1)
     layers: tuple[LayerTime, ...] = ()
-    peak_bytes: int | None = None
+    peak_bytes: int | None = Field(default=None, ge=0)
+    clock_khz: int | None = Field(default=None, gt=0)
     fingerprint: Fingerprint
 
     @property
@@ -110,6 +104,10 @@ class Measurement(BaseModel):
     def percentile(self, percent: float) -> float:
         """In milliseconds, linear between the two nearest samples."""
         return quantile(self.samples_ms, percent / 100)
+
+    def tail(self, percent: float) -> float | None:
+        """`percentile`; None where fewer than one sample can be expected beyond it."""
+        return self.percentile(percent) if len(self.samples_ms) * (100 - percent) >= 100 else None
 
     @property
     def p50(self) -> float:
@@ -132,15 +130,15 @@ class Measurement(BaseModel):
         """Figures as JSON values."""
         return {
             "p50_ms": self.p50,
-            # A compiler's estimate has no distribution.
-            "p90_ms": self.percentile(90) if len(self.samples_ms) > 1 else None,
-            "p99_ms": self.percentile(99) if len(self.samples_ms) > 1 else None,
+            "p90_ms": self.tail(90),
+            "p99_ms": self.tail(99),
             "interval_ms": self.interval,
             "images_per_s": 1e3 / self.p50,
             "samples": len(self.samples_ms),
             "method": self.method,
             "noisy": self.is_noisy,
             "peak_bytes": self.peak_bytes,
+            "clock_khz": self.clock_khz,
             "fingerprint": self.fingerprint.model_dump(),
             "layers": [layer.model_dump() for layer in self.layers],
         }
@@ -148,6 +146,25 @@ class Measurement(BaseModel):
 
 def paired_ratio(ours: Measurement, theirs: Measurement) -> tuple[float, tuple[float, float] | None]:
     """Of two files that were measured together: the median of the ratios of their turns, and its 95 % interval."""
-    turns = [[quantile(samples, 0.5) for samples in of_one.rounds_ms] for of_one in (ours, theirs)]
-    ratios = [own / other for own, other in zip(*turns, strict=True)]
+    ratios = paired_ratios(ours.rounds_ms, theirs.rounds_ms)
     return quantile(ratios, 0.5), median_interval(ratios)
+
+
+def printable(said: object) -> str:
+    """What a device says, with nothing in it that a terminal would obey."""
+    return "".join(c if c.isprintable() else " " for c in str(said))
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def told_by(where: str, kind: type[M], fields: Any) -> M:
+    """What a device tells, checked.
+
+    Raises:
+        HwnasError: if it cannot be.
+    """
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        raise HwnasError(f"{where} tells nonsense: {printable(first_problem(error))}") from error

@@ -7,6 +7,7 @@ import json
 import sys
 import zipfile
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import cache
 from importlib.resources import files
 from importlib.util import find_spec
@@ -15,20 +16,23 @@ from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from pydantic import ValidationError
 
-from hwnas.architecture import first_problem
 from hwnas.devices.device import DEVICES, Device, Probe, Timing, connect
-from hwnas.devices.measurement import Fingerprint, LayerTime, Measurement
+from hwnas.devices.measurement import Fingerprint, Measurement, printable, told_by
 from hwnas.devices.target import Target
-from hwnas.errors import HwnasError, UsageError, first_line
+from hwnas.errors import HwnasError, UsageError
 from hwnas.exporters.base import exporter_of
 from hwnas.progress import Progress
 
-# Reads the runner, as a zip file behind its size, into a folder that is its own, and lets it go on from there.
+# Reads the runner, as a zip file behind its size, into a folder that is its own, and lets it go on from there. Folders
+# that are touched no more were left by one that was killed.
 _START = """
-import os, runpy, sys, tempfile
-folder = tempfile.mkdtemp(prefix="hwnas-")
+import contextlib, glob, os, runpy, shutil, sys, tempfile, time
+for left in glob.glob(os.path.join(tempfile.gettempdir(), "hwnas-runner-*")):
+    with contextlib.suppress(OSError):  # of somebody else
+        if time.time() - os.path.getmtime(left) > 600:
+            shutil.rmtree(left, ignore_errors=True)
+folder = tempfile.mkdtemp(prefix="hwnas-runner-")
 path = os.path.join(folder, "runner.zip")
 with open(path, "wb") as file:
     file.write(sys.stdin.buffer.read(int(sys.stdin.buffer.readline())))
@@ -39,6 +43,10 @@ runpy.run_module("runner", run_name="__main__", alter_sys=True)
 
 _PACKAGES = {"onnxruntime": "onnxruntime", "qnn": "onnxruntime", "openvino": "openvino", "litert": "ai_edge_litert"}
 _EXTRAS = {"openvino": "openvino", "litert": "npu", "qnn": "qnn"}
+
+
+PATIENCE = 1.0
+"""Factor of the times after which the runner takes the device to hang."""
 
 
 @cache
@@ -61,12 +69,11 @@ class RunnerDevice(Device):
         self._connection = connect(target)
 
     def missing(self) -> str | None:
-        if self.target.connection != "local":
-            return None
         package = _PACKAGES.get(self.target.runtime)
-        if package is not None and find_spec(package) is None:
+        if self.target.connection == "local" and package is not None and find_spec(package) is None:
             extra = _EXTRAS.get(self.target.runtime)
             return f"{package} is not installed" + (f"; pip install 'hwnas[{extra}]'" if extra else "")
+        self._connection.attempts = 1
         try:
             self.probe()
         except HwnasError as error:
@@ -79,42 +86,48 @@ class RunnerDevice(Device):
         return Probe(
             fingerprint=self._fingerprint(device),
             free_bytes=free if isinstance(free, int) else None,
-            notes=(f"Python {_printable(python)}",),
+            notes=(f"Python {printable(python)}",),
         )
 
     def measure(self, paths: Sequence[Path], timing: Timing, progress: Progress) -> list[Measurement]:
         bar, measured = progress.task("measure", timing.rounds), 0
         fingerprint: Fingerprint | None = None
-        found: dict[int, Measurement] = {}
+        found: list[Measurement] = []
         for message in self._run(paths, timing):
             if message["kind"] == "device":
                 fingerprint = self._fingerprint(message)
             elif message["kind"] == "model" and fingerprint is not None:
-                found[message.get("index", -1)] = self._measurement(message, fingerprint)
+                found.append(self._measurement(message, fingerprint))
             elif message["kind"] == "round" and measured < timing.rounds:
                 bar.advance()
                 measured += 1
         bar.advance(timing.rounds - measured)
-        if sorted(found) != list(range(len(paths))):
-            raise HwnasError(f"{self._connection.where} has told no times of {len(paths) - len(found)} files")
-        return [found[i] for i in range(len(paths))]
+        if len(found) != len(paths) or len({len(one.rounds_ms) for one in found}) > 1:
+            raise HwnasError(f"{self._connection.where} has told times of {len(found)} files, not of {len(paths)}")
+        return found
 
     def _run(self, paths: Sequence[Path], timing: Timing) -> Iterator[dict[str, Any]]:
         """What the runner tells, signs of life included, up to its end."""
-        parts = [part for i, path in enumerate(paths) for part in _parts(i, path)]
+        names: dict[Path, str] = {}
+        parts: list[tuple[str, bytes]] = []
+        open_inputs = {}
+        for path in dict.fromkeys(paths):
+            names[path] = f"{len(names)}{exporter_of(path).suffix}"
+            if path.suffix == ".onnx":
+                content, open_inputs[names[path]] = _read_onnx(path)
+                parts.append((names[path], content))
+            else:
+                parts += _read_parts(path, names[path])
         target = self.target
         job = {
             "runtime": target.runtime,
             "provider": target.provider,
             "threads": target.threads,
-            "models": [f"{i}{_suffix(path)}" for i, path in enumerate(paths)],
+            "models": [names[path] for path in paths],
             "files": [(name, len(content)) for name, content in parts],
-            "open_inputs": {f"{i}.onnx": name for i, path in enumerate(paths) if (name := _open_input(path))},
-            "size": timing.size,
-            "rounds": timing.rounds,
-            "precision": timing.precision,
-            "seconds": timing.seconds,
-            "layers": timing.layers,
+            "open_inputs": open_inputs,
+            "patience": PATIENCE,
+            **asdict(timing),
         }
         local = target.connection == "local"
         python = target.python or (sys.executable if local else "python3")
@@ -128,65 +141,55 @@ class RunnerDevice(Device):
                 if message["kind"] == "end":
                     return
                 if message["kind"] == "error":
-                    raise HwnasError(f"{self._connection.where}: {_printable(message.get('message'))}")
+                    raise HwnasError(f"{self._connection.where}: {printable(message.get('message'))}")
                 yield message
-            complaint = _printable(channel.complaint()) or "it says nothing"
+            complaint = printable(channel.complaint()) or "it says nothing"
         raise HwnasError(f"{self._connection.where} went away before it was done: {complaint}")
 
     def _fingerprint(self, message: dict[str, Any]) -> Fingerprint:
-        try:
-            return Fingerprint.model_validate(message.get("fingerprint"))
-        except ValidationError as error:
-            raise HwnasError(f"{self._connection.where} tells nonsense of itself: {first_problem(error)}") from error
+        return told_by(self._connection.where, Fingerprint, message.get("fingerprint"))
 
     def _measurement(self, message: dict[str, Any], fingerprint: Fingerprint) -> Measurement:
-        try:
-            return Measurement(
-                method=self.method,
-                rounds_ms=message["rounds_ms"],
-                layers=tuple(LayerTime.model_validate(layer) for layer in message["layers"]),
-                peak_bytes=message.get("peak_bytes"),
-                fingerprint=fingerprint,
-            )
-        except (KeyError, TypeError, ValidationError) as error:
-            raise HwnasError(f"{self._connection.where} tells nonsense: {first_line(error)}") from error
+        fields = {name: message.get(name) for name in ("rounds_ms", "layers", "peak_bytes", "clock_khz")}
+        return told_by(
+            self._connection.where, Measurement, {**fields, "method": self.method, "fingerprint": fingerprint}
+        )
 
     def close(self) -> None:
         self._connection.close()
 
 
-def _suffix(path: Path) -> str:
-    return exporter_of(path).suffix
-
-
-def _parts(index: int, path: Path) -> list[tuple[str, bytes]]:
+def _read_parts(path: Path, name: str) -> list[tuple[str, bytes]]:
     """The files that belong to one, under names that are nobody else's."""
-    found = []
-    for file in exporter_of(path).files(path):
-        try:
-            found.append((f"{index}{_suffix(path) if file == path else file.suffix}", file.read_bytes()))
-        except FileNotFoundError as error:
-            raise UsageError(f"there is no file {file}; check the path") from error
-        except OSError as error:
-            raise HwnasError(f"cannot read {file}: {error.strerror}") from error
-    return found
+    own = exporter_of(path)
+    return [
+        (name if file == path else name.removesuffix(own.suffix) + file.suffix, _read(file)) for file in own.files(path)
+    ]
 
 
-def _open_input(path: Path) -> str | None:
-    """Name of the input of an ONNX file that takes images of any size."""
-    if path.suffix != ".onnx":
-        return None
+def _read_onnx(path: Path) -> tuple[bytes, str | None]:
+    """An ONNX file, whole; and the name of its input, if that takes images of any size."""
+    content = _read(path)
     try:
-        inputs = onnx.load(path, load_external_data=False).graph.input
+        model = onnx.load_from_string(content)
+        if any(map(onnx.external_data_helper.uses_external_data, model.graph.initializer)):
+            content = onnx.load(path).SerializeToString()
     except (DecodeError, ValueError) as error:
         raise HwnasError(f"{path} is not an ONNX file, or is damaged; export the network again") from error
+    except (OSError, onnx.checker.ValidationError) as error:
+        raise HwnasError(f"{path} keeps its weights in another file, which cannot be read: {error}") from error
+    inputs = model.graph.input
     sides = [dim.HasField("dim_value") for port in inputs[:1] for dim in port.type.tensor_type.shape.dim]
-    return str(inputs[0].name) if not all(sides) else None
+    return content, str(inputs[0].name) if not all(sides) else None
 
 
-def _printable(said: object) -> str:
-    """What a device says, with nothing in it that a terminal would obey."""
-    return "".join(c if c.isprintable() else " " for c in str(said))
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no file {file}; check the path") from error
+    except OSError as error:
+        raise HwnasError(f"cannot read {file}: {error.strerror}") from error
 
 
 def _message(line: bytes) -> dict[str, Any] | None:

@@ -7,10 +7,10 @@ import re
 import shlex
 import threading
 from collections.abc import Awaitable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hwnas.devices.connection import Channel, Connection, last_line
+from hwnas.devices.connection import SILENCE_SECONDS, Channel, Connection, last_line
 from hwnas.errors import HwnasError, UsageError
 
 if TYPE_CHECKING:
@@ -19,11 +19,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CONNECT_SECONDS = 10.0
-ATTEMPTS = 3
-"""Of connecting to a device that cannot be reached; one that refuses is not asked again."""
-
-SILENCE_SECONDS = 30.0
-"""After which a device that says nothing is given up; the runner says something every two seconds."""
 
 
 class SshConnection(Connection):
@@ -52,6 +47,7 @@ class SshConnection(Connection):
         if match["port"]:
             self._options["port"] = int(match["port"])
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
         self._connection: asyncssh.SSHClientConnection | None = None
 
     @contextmanager
@@ -60,13 +56,14 @@ class SshConnection(Connection):
 
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
-            threading.Thread(target=self._loop.run_forever, daemon=True).start()
+            self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+            self._thread.start()
         if self._connection is None:
             self._connection = self._wait(self._connect())
         try:
             process = self._wait(self._connection.create_process(shlex.join(command), encoding=None))
         except (asyncssh.Error, OSError) as error:
-            self._connection = None
+            self.give_up()
             raise HwnasError(f"{self.where} starts no command: {_reason(error)}") from error
         try:
             yield _SshChannel(self, process)
@@ -77,7 +74,7 @@ class SshConnection(Connection):
     async def _connect(self) -> asyncssh.SSHClientConnection:
         import asyncssh
 
-        for attempt in range(1, ATTEMPTS + 1):
+        for attempt in range(1, self.attempts + 1):
             try:
                 return await asyncssh.connect(
                     self._address,
@@ -100,10 +97,10 @@ class SshConnection(Connection):
             except ValueError as error:  # of a name that is none, or settings that cannot be read
                 raise HwnasError(f"{self.where} cannot be reached: {_reason(error)}; check ~/.ssh/config") from error
             except (asyncssh.Error, OSError, TimeoutError) as error:
-                if attempt == ATTEMPTS:
+                if attempt == self.attempts:
                     raise HwnasError(
-                        f"{self.where} cannot be reached: {_reason(error)} ({ATTEMPTS} attempts); check the address, "
-                        "and that sshd runs there"
+                        f"{self.where} cannot be reached: {_reason(error)} ({attempt} "
+                        f"attempt{'s' * (attempt > 1)}); check the address, and that sshd runs there"
                     ) from error
                 await asyncio.sleep(attempt)
         raise AssertionError("the last attempt returns or raises")
@@ -120,15 +117,24 @@ class SshConnection(Connection):
             future.cancel()
             raise
 
+    def give_up(self) -> None:
+        """Let a connection go that does not work any more; the next command makes another."""
+        connection, self._connection = self._connection, None
+        if connection is not None and self._loop is not None:
+            self._loop.call_soon_threadsafe(connection.abort)
+
     def close(self) -> None:
-        if self._loop is None:
+        if self._loop is None or self._thread is None:
             return
         if self._connection is not None:
-            connection, self._connection = self._connection, None
-            connection.close()
-            self._wait(connection.wait_closed(), 5)
+            self._connection.close()
+            with suppress(TimeoutError):
+                self._wait(self._connection.wait_closed(), 5)
+            self.give_up()
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._loop = None
+        self._thread.join()
+        self._loop.close()
+        self._loop = self._thread = None
 
 
 class _SshChannel(Channel):
@@ -136,7 +142,7 @@ class _SshChannel(Channel):
         self._connection, self._process = connection, process
 
     def _broken(self, error: BaseException) -> HwnasError:
-        self._connection._connection = None
+        self._connection.give_up()
         return HwnasError(f"the connection to {self._connection.where} broke: {_reason(error)}")
 
     def send(self, data: bytes) -> None:

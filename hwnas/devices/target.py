@@ -136,7 +136,9 @@ def read_target(path: Path) -> Target:
         raise HwnasError(f"cannot read {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise HwnasError(f"{path} is not TOML: {error}") from error
-    return make_target({"name": path.stem, **fields}, str(path))
+    if fields.setdefault("name", path.stem) != path.stem:
+        raise HwnasError(f"{path}: name {fields['name']!r} is not the file's; leave it out, or rename the file")
+    return make_target(fields, str(path))
 
 
 def make_target(fields: dict[str, Any], source: str) -> Target:

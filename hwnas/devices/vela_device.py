@@ -43,9 +43,9 @@ class VelaDevice(Device):
     def measure(self, paths: Sequence[Path], timing: Timing, progress: Progress) -> list[Measurement]:
         from hwnas.exporters.vela import compile_tflite
 
-        fingerprint, found = self.probe().fingerprint, []
-        bar = progress.task("estimate", len(paths))
-        for path in paths:
+        fingerprint, found = self.probe().fingerprint, {}
+        bar = progress.task("estimate", len(set(paths)))
+        for path in dict.fromkeys(paths):
             with TemporaryDirectory() as folder:
                 compiled = compile_tflite(path, self.target, Path(folder) / "compiled.tflite")
             cycles = sum(cycles for *_, cycles in compiled.operations) or 1
@@ -53,17 +53,15 @@ class VelaDevice(Device):
                 LayerTime(name=name, kind=kind, ms=compiled.estimated_ms * own / cycles)
                 for kind, name, own in compiled.operations
             ]
-            found.append(
-                Measurement(
-                    method=self.method,
-                    rounds_ms=((compiled.estimated_ms,),),
-                    layers=tuple(layers) if timing.layers else (),
-                    peak_bytes=compiled.sram_bytes,
-                    fingerprint=fingerprint,
-                )
+            found[path] = Measurement(
+                method=self.method,
+                rounds_ms=((compiled.estimated_ms,),),
+                layers=tuple(layers) if timing.layers else (),
+                peak_bytes=compiled.sram_bytes,
+                fingerprint=fingerprint,
             )
             bar.advance()
-        return found
+        return [found[path] for path in paths]
 
     def close(self) -> None:
         pass

@@ -17,6 +17,10 @@ from hwnas.operators.layers import FloatLayers
 from hwnas.quantization.brevitas_layers import build_quantised, calibrate
 from hwnas.sizes import Size
 
+GRAPHS = 1
+"""Version of the graphs that are written: raised with every change by which a network comes out as another graph, so
+that what was measured of the old ones is not taken for the new."""
+
 _SIDE = 16
 """Of the noise that steps are started with, where the file is for images of any size."""
 

@@ -11,7 +11,8 @@ from tempfile import TemporaryDirectory
 from hwnas.cost_models.memory import MemoryCost
 from hwnas.devices.device import Device, Timing
 from hwnas.devices.measurement import Fingerprint, Measurement
-from hwnas.devices.runner.common import quantile
+from hwnas.devices.runner.timing import paired_ratios, quantile
+from hwnas.devices.target import Target
 from hwnas.errors import HwnasError
 from hwnas.exporters.untrained import untrained_suffix, write_untrained
 from hwnas.latency.design import (
@@ -22,7 +23,7 @@ from hwnas.latency.design import (
     reference_choice,
 )
 from hwnas.latency.table import LatencyTable, MeasuredNetwork, Survey, find_tables
-from hwnas.progress import Progress, Silent
+from hwnas.progress import Progress, Silent, Task
 from hwnas.sizes import Size
 from hwnas.spaces.space import SearchSpace
 
@@ -36,9 +37,11 @@ _BATCH = 9
 _BATCH_BYTES = 2_000_000_000
 """Networks that are loaded together at most, and how much memory they may take."""
 
-_WRITE_SECONDS = 2.0
 _DEARER = 2.5
-"""For estimates: what writing a network takes, and how many times as long as the reference one takes on average."""
+"""For estimates: how many times as long as the reference one takes on average."""
+
+_WARM_UP = 2
+"""For estimates: what is not timed, in turns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,30 +69,31 @@ def measure_session(
     Raises:
         HwnasError: if one cannot be written, or as `Device.measure`.
     """
-    target, size = device.target, survey.size
     with TemporaryDirectory() as folder:
-        paths = []
-        for i, choice in enumerate((survey.reference, *choices)):
-            paths.append(Path(folder) / f"{i}{untrained_suffix(target)}")
-            write_untrained(survey.architecture(choice), target, size, paths[-1])
-        reference, *others = paths
-        timing = Timing(size, rounds, precision=0.0, seconds=0.0)
+        reference, *others = (
+            _written(survey, choice, device.target, Path(folder) / str(i))
+            for i, choice in enumerate((survey.reference, *choices))
+        )
+        timing = Timing(survey.size, rounds, precision=0.0, seconds=0.0)
         found = device.measure([*[reference] * _REFERENCES, *others], timing, progress)
     references, measurements = found[:_REFERENCES], found[_REFERENCES:]
+    # Their mean in each round, as one network.
     per_round = [
-        sum(quantile(one.rounds_ms[i], 0.5) for one in references) / _REFERENCES
-        for i in range(len(references[0].rounds_ms))
-    ]
-    ratios = [
-        quantile([quantile(own, 0.5) / of_all for own, of_all in zip(one.rounds_ms, per_round, strict=True)], 0.5)
-        for one in measurements
+        [sum(quantile(turn, 0.5) for turn in turns) / _REFERENCES]
+        for turns in zip(*(one.rounds_ms for one in references), strict=True)
     ]
     return Session(
         fingerprint=references[0].fingerprint,
         reference_ms=quantile([ms for one in references for ms in one.samples_ms], 0.5),
-        ratios=tuple(ratios),
+        ratios=tuple(quantile(paired_ratios(one.rounds_ms, per_round), 0.5) for one in measurements),
         measurements=tuple(measurements),
     )
+
+
+def _written(survey: Survey, choice: Choice, target: Target, stem: Path) -> Path:
+    path = stem.with_suffix(untrained_suffix(target))
+    write_untrained(survey.architecture(choice), target, survey.size, path)
+    return path
 
 
 def batches(survey: Survey, choices: Sequence[Choice]) -> list[list[Choice]]:
@@ -108,31 +112,60 @@ def wanted(survey: Survey, calibration: int) -> list[tuple[Choice, str]]:
     return list(purposes.items())
 
 
+class _Turns(Silent):
+    """Notes when the rounds of a session end."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def task(self, description: str, total: int, done: int = 0) -> Task:
+        return self
+
+    def advance(self, units: int = 1, /, **figures: str) -> None:
+        self.ends.append(time.monotonic())
+
+
 def estimate_minutes(survey: Survey, device: Device, calibration: int = CALIBRATION, rounds: int = ROUNDS) -> float:
-    """About how long it takes to measure what is missing; times the reference for that."""
-    reference = measure_session(survey, [], device, 3, Silent()).reference_ms / 1e3
-    return estimated_seconds(survey, reference, calibration, rounds) / 60
-
-
-def estimated_seconds(survey: Survey, reference_seconds: float, calibration: int, rounds: int) -> float:
-    """The same of a known reference, in seconds."""
+    """About how long it takes to measure what is missing: measures the reference by itself for that."""
     there = {network.choice for network in survey.networks}
     missing = [choice for choice, _ in wanted(survey, calibration) if choice not in there]
+    turns = _Turns()
+    with TemporaryDirectory() as folder:
+        reference = _written(survey, survey.reference, device.target, Path(folder) / "reference")
+        started = time.monotonic()  # after what the first of all networks takes besides: libraries are loaded for it
+        for choice in missing[:1]:
+            _written(survey, choice, device.target, Path(folder) / "other")
+        device.measure([reference], Timing(survey.size, 3, precision=0.0, seconds=0.0), turns)
+    # A compiler has no turns.
+    one_turn = turns.ends[1] - turns.ends[0] if len(turns.ends) > 1 else 0.0
+    before = turns.ends[0] - started - (1 + _WARM_UP) * one_turn
+    return estimated_seconds(survey, missing, max(before, 0.0), one_turn, rounds) / 60
+
+
+def estimated_seconds(survey: Survey, missing: Sequence[Choice], before: float, one_turn: float, rounds: int) -> float:
+    """The same of a known device.
+
+    Args:
+        survey: what there is.
+        missing: networks that are not.
+        before: seconds before the turns of a network: to write it, to send it, to load it or build an engine of it.
+        one_turn: seconds of a turn of the reference.
+        rounds: turns of each network.
+    """
     groups = len(batches(survey, missing))
-    turns = _DEARER * len(missing) + _REFERENCES * groups
-    # Each turn is two inferences, one of them timed.
-    return _WRITE_SECONDS * (len(missing) + groups) + 2 * (rounds + 3) * turns * reference_seconds
+    turns = (rounds + _WARM_UP) * _DEARER * len(missing) + (_REFERENCES * rounds + _WARM_UP) * groups
+    return before * (len(missing) + groups) + turns * one_turn
 
 
 def open_survey(
     device: Device, space: SearchSpace, size: Size, fingerprint: Fingerprint
 ) -> tuple[LatencyTable, Survey]:
     """The device's table, and its survey of a space at a size; each begun if it is not there."""
-    name = device.target.name
-    table = next((t for t in find_tables(name) if t.fingerprint == fingerprint), None)
-    table = table or LatencyTable(target=name, fingerprint=fingerprint)
+    target = device.target
+    table = next((t for t in find_tables(target.name) if t.fits(target, fingerprint)), None)
+    table = table or LatencyTable.empty(target, fingerprint)
     survey = table.survey(space, size)
-    return table, survey or Survey(size=size, space=space, reference=reference_choice(space, device.target))
+    return table, survey or Survey(size=size, space=space, reference=reference_choice(space, target))
 
 
 def build_table(
@@ -183,8 +216,6 @@ def require_same(table: LatencyTable, session: Session) -> None:
     Raises:
         HwnasError: if the session is of another.
     """
-    if session.fingerprint != table.fingerprint:
-        raise HwnasError(
-            f"the device has changed: {table.fingerprint.difference(session.fingerprint)}; build the table again for "
-            "what it is now"
-        )
+    now = table.model_copy(update={"fingerprint": session.fingerprint})
+    if different := table.difference(now):
+        raise HwnasError(f"the device has changed: {different}; build the table again for what it is now")

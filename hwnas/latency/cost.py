@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import shlex
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from hwnas.architecture import Architecture
 from hwnas.cost_models.base import Cost, LayerCost
 from hwnas.cost_models.target import TARGET_COST_MODELS, TargetCostModel
 from hwnas.devices import Fingerprint, open_device
 from hwnas.errors import HwnasError
-from hwnas.latency.build import ROUNDS, estimate_minutes, measure_session, open_survey, require_same
+from hwnas.latency.build import ROUNDS, batches, estimate_minutes, measure_session, open_survey, require_same
 from hwnas.latency.fit import LatencyModel, fit
 from hwnas.latency.table import LatencyTable, MeasuredNetwork, Survey, find_tables
 from hwnas.operators import OperatorSpec
@@ -53,7 +56,7 @@ class LatencyCost(TargetCostModel):
     def surveys(self) -> list[_Fitted]:
         """All surveys of the target's table that can be predicted from: the device's, or else the newest."""
         if self._fitted is None:
-            tables = [t for t in find_tables(self.target.name) if self._fingerprint in (None, t.fingerprint)]
+            tables = [t for t in find_tables(self.target.name) if t.fits(self.target, self._fingerprint)]
             self._fitted = []
             for table in tables[:1]:
                 for survey in filter(lambda survey: survey.is_complete, table.surveys):
@@ -72,30 +75,31 @@ class LatencyCost(TargetCostModel):
             try:
                 self.fitted(space, size)
             except HwnasError as error:
-                others = [t.fingerprint for t in find_tables(self.target.name) if t.fingerprint != fingerprint]
-                _, survey = open_survey(device, space, size, fingerprint)
-                why = f" (there is one of {others[0].difference(fingerprint)})" if others else ""
-                minutes = estimate_minutes(survey, device)
-                raise HwnasError(f"{error}{why}; that takes about {minutes:.0f} minutes") from error
+                table, survey = open_survey(device, space, size, fingerprint)
+                others = [different for t in find_tables(self.target.name) if (different := t.difference(table))]
+                why = f" (there is one of {others[0]})" if others else ""
+                minutes = math.ceil(estimate_minutes(survey, device))
+                raise HwnasError(f"{error}{why}; that takes about {minutes} minute{'s' * (minutes != 1)}") from error
 
     def measure(self, architectures: Sequence[Architecture], input_size: Size, progress: Progress) -> list[float]:
         """Milliseconds by the clock: medians. They go into the table, and predictions to the device's present speed."""
-        found = next((f for f in self.surveys() if all(f.survey.can_tell(a, input_size) for a in architectures)), None)
-        if found is None:
-            raise HwnasError(f"no latency table of target {self.target.name} has these networks")
-        choices = [found.survey.choice(architecture) for architecture in architectures]
+        found = self._of(architectures, input_size)
+        survey, choices = found.survey, [found.survey.choice(architecture) for architecture in architectures]
+        sessions = []
         with open_device(self.target) as device:
-            session = measure_session(found.survey, choices, device, ROUNDS, progress)
-        require_same(found.table, session)
-        self._speed = session.reference_ms / found.survey.ms
+            for batch in batches(survey, choices):
+                sessions.append(measure_session(survey, batch, device, ROUNDS, progress))
+                require_same(found.table, sessions[-1])
+        self._speed = statistics.median(session.reference_ms for session in sessions) / survey.ms
+        ratios = [ratio for session in sessions for ratio in session.ratios]
         networks = [
-            MeasuredNetwork(choice=choice, why="calibration", ratio=ratio, rounds=ROUNDS)
-            for choice, ratio in zip(choices, session.ratios, strict=True)
-            if choice != found.survey.reference
+            MeasuredNetwork(choice=choice, why="search", ratio=ratio, rounds=ROUNDS)
+            for choice, ratio in zip(choices, ratios, strict=True)
+            if choice != survey.reference
         ]
-        found.table.with_survey(found.survey.with_networks(networks)).save()
+        found.table.with_survey(survey.with_networks(networks)).save()
         self._fitted = None
-        return [measurement.p50 for measurement in session.measurements]
+        return [measurement.p50 for session in sessions for measurement in session.measurements]
 
     def fitted(self, space: SearchSpace, size: Size) -> _Fitted:
         """The survey of a space.
@@ -103,36 +107,31 @@ class LatencyCost(TargetCostModel):
         Raises:
             HwnasError: with the command that makes one.
         """
-        for found in self.surveys():
-            if found.survey.covers(space, size):
-                return found
-        raise HwnasError(
-            f"no latency table of target {self.target.name} has space {space.name} at {format_size(size)}; build it "
-            f"by: {build_command(self.target.name, space, size)}"
+        found = next((f for f in self.surveys() if f.survey.covers(space, size)), None)
+        return found or self._lacks(
+            f"space {space.name} at {format_size(size)}; build it by: {build_command(self.target.name, space, size)}"
         )
 
-    def _of(self, architecture: Architecture, size: Size) -> LatencyModel:
-        for found in self.surveys():
-            if found.survey.can_tell(architecture, size):
-                return found.model
-        raise HwnasError(
-            f"no latency table of target {self.target.name} has a space with {architecture.name} at "
-            f"{format_size(size)}; measure it by `hwnas profile`, or build a table by `hwnas table build`"
+    def _of(self, architectures: Sequence[Architecture], size: Size) -> _Fitted:
+        found = next((f for f in self.surveys() if all(f.survey.can_tell(a, size) for a in architectures)), None)
+        return found or self._lacks(
+            f"a space with {architectures[0].name} at {format_size(size)}; measure it by `hwnas profile`, or build a "
+            "table by `hwnas table build`"
         )
+
+    def _lacks(self, what: str) -> NoReturn:
+        raise HwnasError(f"no latency table of target {self.target.name} has {what}")
 
     def operator_cost(self, spec: OperatorSpec, size: Size) -> float:
         for found in self.surveys():
             for (known, resolution), ms in found.model.operators.items():
                 if known == spec and (found.survey.size[0] * resolution, found.survey.size[1] * resolution) == size:
                     return ms
-        raise HwnasError(
-            f"no latency table of target {self.target.name} has {spec.label} at {format_size(size)}; build one by "
-            "`hwnas table build`"
-        )
+        self._lacks(f"{spec.label} at {format_size(size)}; build one by `hwnas table build`")
 
     def architecture_cost(self, architecture: Architecture, input_size: Size | None = None) -> Cost:
         size = input_size or self.default_input_size
-        model = self._of(architecture, size)
+        model = self._of([architecture], size).model
         layers = [
             LayerCost(
                 slot.name,
@@ -146,7 +145,7 @@ class LatencyCost(TargetCostModel):
         return Cost(self.name, sum(layer.value for layer in layers), self.unit, size, tuple(layers))
 
     def uncertainty(self, architecture: Architecture, input_size: Size) -> float | None:
-        return self._of(architecture, input_size).uncertainty
+        return self._of([architecture], input_size).model.uncertainty
 
     def wiring_cost(self, architecture: Architecture, size: Size) -> LayerCost | None:
         return self.architecture_cost(architecture, size).layers[-1]

@@ -11,7 +11,7 @@ them has a number of its own that is drawn towards the others'.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,6 +25,9 @@ from hwnas.operators import OperatorSpec
 
 Place = tuple[OperatorSpec, int]
 """An operator, and the side of its maps as a multiple of the low-resolution image's."""
+
+FEWEST = 19
+"""Networks at random, of which something can be said that holds 19 times in 20."""
 
 _NOISE = 0.03
 """Relative error of a measured ratio that the two spreads below are held against."""
@@ -45,13 +48,13 @@ class LatencyModel:
             cheapest of their kind.
         operators: what each operator takes more than the cheapest one between the same numbers of channels at the same
             size; of one copy.
-        uncertainty: share by which 19 of 20 predictions are off at most: of calibration networks that were each left
-            out of the fit.
+        uncertainty: share by which 19 of 20 predictions are off at most: of the networks at random, each left out of
+            the fit; None of fewer than `FEWEST`.
     """
 
     constant: float
     operators: Mapping[Place, float]
-    uncertainty: float
+    uncertainty: float | None
 
     def at_speed(self, factor: float) -> LatencyModel:
         """The same of a device on which everything takes ``factor`` times as long."""
@@ -122,5 +125,14 @@ def fit(survey: Survey, target: Target) -> LatencyModel:
             (spec, resolution): float((value - least[spec.in_channels, spec.out_channels, resolution]) * survey.ms)
             for (spec, resolution), value in values.items()
         },
-        uncertainty=float(np.quantile(random_ones, 0.95)) if random_ones else float("inf"),
+        uncertainty=_bound_of_19_in_20(random_ones),
     )
+
+
+def _bound_of_19_in_20(errors: Sequence[float]) -> float | None:
+    """The smallest of the errors that the next one, if it is like them, is within 19 times in 20.
+
+    Its rank counts the next one too: Vovk et al., Algorithmic Learning in a Random World, 2005.
+    """
+    rank = -(-19 * (len(errors) + 1) // 20)
+    return float(sorted(errors)[rank - 1]) if len(errors) >= FEWEST else None

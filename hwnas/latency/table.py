@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import statistics
@@ -13,12 +14,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from hwnas.architecture import Architecture, first_problem
 from hwnas.devices.measurement import Fingerprint, Milliseconds
+from hwnas.devices.target import Target
 from hwnas.errors import HwnasError
+from hwnas.exporters.untrained import GRAPHS
 from hwnas.files import write_text
 from hwnas.latency.design import Choice, operator_choices
 from hwnas.sizes import Size
 from hwnas.spaces.space import SearchSpace
 from hwnas.user_files import user_folder
+
+_IDENTITY = {"target", "artifact", "profile", "graphs"}
 
 
 class MeasuredNetwork(BaseModel):
@@ -26,7 +31,8 @@ class MeasuredNetwork(BaseModel):
 
     Attributes:
         choice: the candidate of each layer.
-        why: it tells an ``operator`` from the reference's, or is for ``calibration``: at random, or found by a search.
+        why: it tells an ``operator`` from the reference's; is at random, for ``calibration``; or was proposed by a
+            ``search``.
         ratio: its time as a multiple of the reference's, which took turns with it; the median.
         rounds: turns.
     """
@@ -34,7 +40,7 @@ class MeasuredNetwork(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     choice: Choice
-    why: Literal["operator", "calibration"]
+    why: Literal["operator", "calibration", "search"]
     ratio: float = Field(gt=0, allow_inf_nan=False)
     rounds: int = Field(ge=1)
 
@@ -123,6 +129,9 @@ class LatencyTable(BaseModel):
         schema_version: version of this format.
         target: name of the target.
         fingerprint: what it was measured on.
+        artifact: format of the files that were measured.
+        profile: form of their graphs.
+        graphs: version of what was written; see `hwnas.exporters.untrained.GRAPHS`.
         surveys: by space and size.
     """
 
@@ -131,12 +140,32 @@ class LatencyTable(BaseModel):
     schema_version: Literal[1] = 1
     target: str
     fingerprint: Fingerprint
+    artifact: str
+    profile: str
+    graphs: int
     surveys: tuple[Survey, ...] = ()
+
+    @classmethod
+    def empty(cls, target: Target, fingerprint: Fingerprint) -> LatencyTable:
+        """The table that is begun for a target on a device."""
+        return cls(
+            target=target.name, fingerprint=fingerprint, artifact=target.artifact, profile=target.profile, graphs=GRAPHS
+        )
 
     @property
     def path(self) -> Path:
         """Where it is kept."""
-        return tables_folder() / f"{self.target}-{self.fingerprint.key}.json"
+        what = json.dumps([self.fingerprint.model_dump(), self.artifact, self.profile, self.graphs], sort_keys=True)
+        return tables_folder() / f"{self.target}-{hashlib.sha256(what.encode()).hexdigest()[:12]}.json"
+
+    def fits(self, target: Target, fingerprint: Fingerprint | None = None) -> bool:
+        """Whether it tells of what is deployed to a target now; and, if it is said, on this device."""
+        return not self.difference(LatencyTable.empty(target, fingerprint or self.fingerprint))
+
+    def difference(self, other: LatencyTable) -> str:
+        """``runtime_version 1.30 and 1.31``: what differs, of this one and of the other; empty if nothing does."""
+        ours, theirs = ({**t.fingerprint.model_dump(), **t.model_dump(include=_IDENTITY)} for t in (self, other))
+        return ", ".join(f"{name} {value} and {theirs[name]}" for name, value in ours.items() if value != theirs[name])
 
     def survey(self, space: SearchSpace, size: Size) -> Survey | None:
         """The survey of a space at a size."""

@@ -16,7 +16,8 @@ from scipy import stats
 
 from hwnas.devices import Device, Measurement, Timing, open_device
 from hwnas.devices.measurement import Fingerprint, paired_ratio
-from hwnas.devices.runner.common import Refused, median_interval, quantile
+from hwnas.devices.runner.common import Refused
+from hwnas.devices.runner.timing import median_interval, quantile
 from hwnas.devices.runner.trtexec import parse_profile, parse_times, parse_version
 from hwnas.devices.target import load_target
 from hwnas.errors import HwnasError

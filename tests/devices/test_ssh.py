@@ -28,7 +28,7 @@ def _device(host: str, python: str = sys.executable, **changes: object) -> Devic
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ssh_module, "ATTEMPTS", 1)
+    monkeypatch.setattr(ssh_module.SshConnection, "attempts", 1)
     monkeypatch.setattr(ssh_module, "CONNECT_SECONDS", 3.0)
 
 

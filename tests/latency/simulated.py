@@ -1,8 +1,9 @@
-"""A device whose times are known: it reads the graph and counts, and its speed drifts."""
+"""A device whose times are known: it reads the graph and counts. It is as moody as real ones are."""
 
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,23 +16,29 @@ from hwnas.progress import Progress
 
 RUNTIME = "simulated"
 SIZE = (8, 8)
+OUTLIER = 3.0
+"""How many times as long a turn takes in which something else was running."""
 
 
 class SimulatedDevice(Device):
     """A microsecond for each weight of a convolution, a tenth of one for each node, and one millisecond.
 
     Attributes:
-        drift: how much slower it is at its slowest, which it is by turns.
+        drift: how much slower it is in every second round.
+        outliers: share of turns in which something else was running, each by itself.
         speed: factor of all its times.
         dies_after: sessions until it goes away.
         sessions: how many there have been.
+        most: files that it was given at once, at most.
     """
 
     connections = ("local",)
-    drift = 0.5
+    drift = 0.8
+    outliers = 0.03
     speed = 1.0
     dies_after = math.inf
     sessions = 0
+    most = 0
     version = "1"
 
     def missing(self) -> str | None:
@@ -54,13 +61,20 @@ class SimulatedDevice(Device):
         if kind.sessions >= kind.dies_after:
             raise HwnasError("the device went away")
         kind.sessions += 1
+        kind.most = max(kind.most, len(paths))
+        chance, bar = random.Random(kind.sessions), progress.task("measure", timing.rounds)
+        rounds: list[list[tuple[float]]] = [[] for _ in paths]
+        times = {path: self.takes(path) for path in paths}
+        for i in range(timing.rounds):
+            for own, path in zip(rounds, paths, strict=True):
+                disturbed = OUTLIER if chance.random() < kind.outliers else 1.0
+                own.append((times[path] * kind.speed * (1 + kind.drift * (i % 2)) * disturbed,))
+            bar.advance()
         mark = self.probe().fingerprint
-        found = []
-        for path in paths:
-            ms = true_ms(path) * kind.speed
-            rounds = tuple((ms * (1 + kind.drift * math.sin(i) ** 2),) for i in range(timing.rounds))
-            found.append(Measurement(method="measured", rounds_ms=rounds, fingerprint=mark))
-        return found
+        return [Measurement(method="measured", rounds_ms=own, fingerprint=mark) for own in rounds]
+
+    def takes(self, path: Path) -> float:
+        return true_ms(path)
 
     def close(self) -> None:
         pass

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
-import random
 import shutil
 import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import Callable, Dict, List, Sequence
 
-from .common import WARM_UP, Job, Model, Refused, Runtime, kill_child, median_interval, quantile, tell
+from .common import Job, Refused, Runtime, expect_within, hangs, kill_child, tell
 from .machine import clock_khz, fingerprint, resident_bytes
 from .runtimes import LiteRt, OnnxRuntime, OpenVino
+from .timing import time_all
 from .trtexec import TensorRt
 
 HEARTBEAT = 2.0
 """Seconds between signs of life."""
+
+LOAD_SECONDS, FIRST_SECONDS, ROUND_SECONDS = 1800.0, 600.0, 60.0
+"""How long it is waited for a network to be loaded, which TensorRT builds then; for the first round; and for each after
+it, unless `LONGER` times as long as the longest so far is more."""
+
+LONGER = 20.0
 
 RUNTIMES: Dict[str, Callable[[Job, str], Runtime]] = {
     "onnxruntime": OnnxRuntime,
@@ -31,61 +37,45 @@ RUNTIMES: Dict[str, Callable[[Job, str], Runtime]] = {
 }
 
 
-def uncertainty(samples: Sequence[float]) -> float:
-    """Half the confidence interval of the median, as a share of it."""
-    interval = median_interval(samples)
-    return math.inf if interval is None else (interval[1] - interval[0]) / 2 / quantile(samples, 0.5)
-
-
-def time_all(models: Sequence[Model], job: Job) -> List[List[List[float]]]:
-    """Samples of each network in each round.
-
-    All take turns, in another order each time, so that a device that is slow for a while is slow for all: until every
-    median is as certain as the job asks for, and it asks for how many rounds at least, or its seconds are over. Of
-    several networks it is the ratio to the first that has to be certain.
-    """
-    for model in models:
-        for _ in range(WARM_UP):
-            model.samples()
-    found: List[List[List[float]]] = [[] for _ in models]
-    order, generator = list(range(len(models))), random.Random(0)
-    started, rounds = time.monotonic(), 0
-    while True:
-        generator.shuffle(order)
-        for i in order:
-            found[i].append(models[i].samples())
-        rounds += 1
-        spent = time.monotonic() - started
-        turns = [[quantile(samples, 0.5) for samples in of_one] for of_one in found]
-        ratios = [[own / first for own, first in zip(of_one, turns[0])] for of_one in turns[1:]]
-        worst = max(map(uncertainty, ratios or turns))
-        if rounds >= job["rounds"] and (worst <= job["precision"] or spent >= job["seconds"]):
-            return found
-        tell(kind="round", rounds=rounds, spent=spent)
-
-
 def work(job: Job, folder: str) -> None:
     """Do the job and tell what is found."""
+    patience = job["patience"]
+    expect_within(patience * FIRST_SECONDS)
     if job["runtime"] not in RUNTIMES:
         raise Refused(f"the runner knows no runtime {job['runtime']!r}; it knows {', '.join(RUNTIMES)}")
     runtime = RUNTIMES[job["runtime"]](job, folder)
     tell(
         kind="device",
         fingerprint=fingerprint(job, runtime.version),
-        clock_khz=clock_khz(),
         python=platform.python_version(),
         free_bytes=shutil.disk_usage(folder).free,
     )
-    before = resident_bytes()
-    models = [runtime.load(os.path.join(folder, name)) for name in job["models"]]
-    samples = time_all(models, job) if models else []
-    most = resident_bytes(most=True)
-    alone = len(models) == 1 and job["runtime"] != "tensorrt" and most is not None and before is not None
+    if not job["models"]:
+        return
+    before, loaded = resident_bytes(), {}
+    for name in dict.fromkeys(job["models"]):
+        expect_within(patience * LOAD_SECONDS)
+        loaded[name] = runtime.load(os.path.join(folder, name))
+    models = [loaded[name] for name in job["models"]]
+    longest, before_it = 0.0, 0.0
+
+    def told(rounds: int, spent: float) -> None:
+        nonlocal longest, before_it
+        longest, before_it = max(longest, spent - before_it), spent
+        expect_within(max(patience * ROUND_SECONDS, LONGER * longest))
+        tell(kind="round", rounds=rounds, spent=spent)
+
+    expect_within(patience * FIRST_SECONDS)
+    samples = time_all(models, job, told)
+    clock, most = clock_khz(), resident_bytes(most=True)
+    alone = len(loaded) == 1 and job["runtime"] != "tensorrt" and most is not None and before is not None
     for i, model in enumerate(models):
+        expect_within(patience * FIRST_SECONDS)
         tell(
             kind="model",
             index=i,
             rounds_ms=samples[i],
+            clock_khz=clock,
             peak_bytes=most - before if alone else None,  # type: ignore[operator]
             layers=model.layers() if job["layers"] else [],
         )
@@ -119,6 +109,11 @@ def main(folder: str) -> int:
         while True:
             time.sleep(HEARTBEAT)
             try:
+                with suppress(FileNotFoundError):  # as all is done
+                    os.utime(folder)  # so that nobody takes it for one that was left behind
+                if hangs():
+                    tell(kind="error", message="it hangs: an inference, or what comes before it, does not end")
+                    leave()
                 tell(kind="alive")
             except OSError:
                 leave()

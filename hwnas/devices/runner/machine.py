@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import platform
 import shutil
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Set
 
 from .common import Job, Refused, run
 
-_FREQUENCY = "/sys/devices/system/cpu/cpu0/cpufreq/"
+CPUS = "/sys/devices/system/cpu/cpu*/cpufreq/"
+QUOTA = "/sys/fs/cgroup/cpu.max"
+"""Microseconds of a container's processors, and of the time that they are of."""
+
+POWER_MODE = "/var/lib/nvpmodel/status"
+"""Of a Jetson, whose modes switch cores off and hold clocks down."""
 
 
 def fingerprint(job: Job, version: str) -> Dict[str, Any]:
@@ -19,21 +25,22 @@ def fingerprint(job: Job, version: str) -> Dict[str, Any]:
     return {
         "hardware": hardware or platform.processor() or platform.machine(),
         "machine": platform.machine(),
-        "cores": os.cpu_count(),
+        "cores": _cores(),
         "gpu": _gpu() if uses_gpu else None,
         "system": platform.system(),
         "runtime": job["runtime"],
         "runtime_version": version,
         "provider": job["provider"],
         "threads": job["threads"],
-        "governor": _content(_FREQUENCY + "scaling_governor"),
-        "max_khz": _number(_content(_FREQUENCY + "cpuinfo_max_freq")),
+        "governor": "/".join(sorted(_of_all_cores("scaling_governor"))) or None,
+        "max_khz": _highest("scaling_max_freq"),
+        "power_mode": _content(POWER_MODE),
     }
 
 
 def clock_khz() -> Optional[int]:
-    """What the first core runs at now."""
-    return _number(_content(_FREQUENCY + "scaling_cur_freq"))
+    """What the fastest core runs at now."""
+    return _highest("scaling_cur_freq")
 
 
 def resident_bytes(most: bool = False) -> Optional[int]:
@@ -42,14 +49,32 @@ def resident_bytes(most: bool = False) -> Optional[int]:
     return int(line.split()[0]) * 1024 if line else None
 
 
+def _cores() -> Optional[float]:
+    """Logical processors that this process may use, or as much time as so many have."""
+    may_use = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    quota, _, period = (_content(QUOTA) or "").partition(" ")
+    if may_use is None or not (quota.isdigit() and period.isdigit() and int(period)):
+        return may_use
+    return min(may_use, round(int(quota) / int(period), 2))
+
+
 def _gpu() -> Optional[str]:
     if shutil.which("nvidia-smi") is None:
         return None
     try:
-        lines = run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]).splitlines()
+        asked = "--query-gpu=name,driver_version,clocks.max.graphics,power.limit"
+        lines = run(["nvidia-smi", asked, "--format=csv,noheader"]).splitlines()
     except Refused:
         return None
     return lines[0] if lines else None
+
+
+def _of_all_cores(name: str) -> Set[str]:
+    return set(filter(None, (_content(path) for path in glob.glob(CPUS + name))))
+
+
+def _highest(name: str) -> Optional[int]:
+    return max((int(clock) for clock in _of_all_cores(name) if clock.isdigit()), default=None)
 
 
 def _content(path: str) -> Optional[str]:
@@ -67,7 +92,3 @@ def _entry(path: str, key: str) -> Optional[str]:
         if name.strip() == key and value.strip():
             return value.strip()
     return None
-
-
-def _number(text: Optional[str]) -> Optional[int]:
-    return int(text) if text is not None and text.isdigit() else None

@@ -39,6 +39,11 @@ class TensorRtModel(Model):
     def __init__(self, runtime: TensorRt, path: str) -> None:
         self.engine = path if path.endswith(".engine") else path + ".engine"
         self.times, self.profile = self.engine + ".times", self.engine + ".profile"
+        if self.engine != path and int(runtime.version.split(".")[0]) < 10:
+            raise Refused(
+                f"TensorRT {runtime.version} there does not keep to the types of a graph, as 10 and later do; install "
+                "TensorRT 10, or give an engine"
+            )
         height, width = runtime.job["size"]
         name = runtime.job["open_inputs"].get(os.path.basename(path))
         shapes = [] if name is None else [f"--shapes={name}:1x3x{height}x{width}"]

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from hwnas.architecture import Architecture
 from hwnas.budget import Budget
 from hwnas.errors import HwnasError
 from hwnas.searches.base import SearchTask
 from hwnas.searches.derivation import CostLimit, derive
 
-AROUND = (1.05, 1.0, 0.97, 0.94, 0.9)
-"""Shares of the limit that networks are proposed at: predictions err to both sides."""
+MORE, LESS = 1.05, 0.97
+"""Shares of the limit that networks are proposed at: first a little more, since predictions err to both sides, then the
+limit, then ever less, each time so much less than what the last one takes."""
+
+TOGETHER = 5
+"""Networks that are proposed at once: the best of the front."""
 
 ATTEMPTS = 3
 """Rounds of proposing and measuring at most."""
@@ -55,16 +61,24 @@ def derive_measured(task: SearchTask, log_probabilities: Mapping[str, Sequence[f
     names = list(task.space.choices)
     measured: dict[Choice, dict[str, float]] = {}
     within: list[Choice] = []
-    for _ in range(ATTEMPTS):
-        proposed = [choice for choice in _proposals(task, timed, log_probabilities) if choice not in measured]
+    corrections = dict.fromkeys((budget.metric for budget in timed), 1.0)
+    for attempt in range(1, ATTEMPTS + 1):
+        proposed = _proposals(task, timed, log_probabilities, corrections)
+        if not proposed or (attempt == ATTEMPTS and not within):
+            proposed.append(_fastest(task, timed))
+        proposed = [choice for choice in dict.fromkeys(proposed) if choice not in measured]
         if not proposed:
             break
-        architectures = [task.space.architecture(_named(task, choice)) for choice in proposed]
+        architectures = {choice: task.space.architecture(_named(task, choice)) for choice in proposed}
         measured |= {choice: {} for choice in proposed}
         for budget in timed:
-            values = budget.model.measure(architectures, budget.input_size, task.progress)
-            for choice, value in zip(proposed, values, strict=True):
-                measured[choice][budget.metric] = value
+            found = budget.model.measure(list(architectures.values()), budget.input_size, task.progress)
+            errors = []
+            for (choice, architecture), ms in zip(architectures.items(), found, strict=True):
+                measured[choice][budget.metric] = ms
+                # The predictions know of these measurements already; what is left is what they cannot express.
+                errors.append(_predicted(budget, architecture) / ms)
+            corrections[budget.metric] = statistics.median(errors)
         within = [c for c, costs in measured.items() if all(costs[b.metric] <= b.limit for b in timed)]
         for budget in timed if not within else ():
             least = min(costs[budget.metric] for costs in measured.values())
@@ -82,21 +96,41 @@ def derive_measured(task: SearchTask, log_probabilities: Mapping[str, Sequence[f
 
 
 def _proposals(
-    task: SearchTask, timed: Sequence[Budget], log_probabilities: Mapping[str, Sequence[float]]
+    task: SearchTask,
+    timed: Sequence[Budget],
+    log_probabilities: Mapping[str, Sequence[float]],
+    corrections: Mapping[str, float],
 ) -> list[Choice]:
+    """The best of the front, by what is predicted times the corrections."""
     found: dict[Choice, None] = {}
-    for share in AROUND:
-        budgets = [replace(b, limit=b.limit * share) if b in timed else b for b in task.budgets]
-        choice = derive(log_probabilities, [limit_of(task, budget) for budget in budgets])
-        if choice is not None:
-            found[tuple(choice[layer] for layer in task.space.choices)] = None
-    if not found:  # a device that was slow when it was predicted may be faster now: the fastest one tells
-        limits = [limit_of(task, budget) for budget in task.budgets if budget not in timed]
-        table = limit_of(task, timed[0]).table
-        fastest = derive({layer: [-ms for ms in row] for layer, row in table.items()}, limits)
-        assert fastest is not None, "the other budgets were found feasible before the search"
-        found[tuple(fastest[layer] for layer in task.space.choices)] = None
+    share = MORE
+    while len(found) < TOGETHER:
+        limits = [
+            limit_of(task, replace(b, limit=b.limit * share * corrections[b.metric]) if b in timed else b)
+            for b in task.budgets
+        ]
+        choice = derive(log_probabilities, limits)
+        if choice is None:
+            break
+        found[tuple(choice[layer] for layer in task.space.choices)] = None
+        # The next one is to take less than this one does, which may be much less than it is allowed.
+        architecture = task.space.architecture(choice)
+        taken = max(_predicted(b, architecture) / (b.limit * corrections[b.metric]) for b in timed)
+        share = 1.0 if share > 1 else LESS * min(share, taken)
     return list(found)
+
+
+def _predicted(budget: Budget, architecture: Architecture) -> float:
+    return budget.model.architecture_cost(architecture, budget.input_size).value
+
+
+def _fastest(task: SearchTask, timed: Sequence[Budget]) -> Choice:
+    """What is predicted to be fastest: a device that was slow when the table was built may be faster now."""
+    limits = [limit_of(task, budget) for budget in task.budgets if budget not in timed]
+    table = limit_of(task, timed[0]).table
+    fastest = derive({layer: [-ms for ms in row] for layer, row in table.items()}, limits)
+    assert fastest is not None, "the other budgets were found feasible before the search"
+    return tuple(fastest[layer] for layer in task.space.choices)
 
 
 def _named(task: SearchTask, choice: Choice) -> dict[str, int]:

@@ -1,0 +1,293 @@
+"""What the runner asks of a runtime, and what it does with one that hangs: with a stand-in that notes it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hwnas.devices import Device, Timing, connection, open_device, runner_device, ssh
+from hwnas.devices.runner import machine, timing
+from hwnas.devices.runner.common import Model
+from hwnas.devices.target import load_target
+from hwnas.errors import HwnasError
+from hwnas.progress import Silent, Task
+
+from .conftest import Sshd
+
+STAND_INS = Path(__file__).parent / "stand_ins"
+WaitFor = Callable[..., None]
+
+
+class Stage:
+    """Where the stand-in plays.
+
+    Attributes:
+        temporary: folder of temporary files there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._log = folder, folder / "log"
+        self.temporary = folder / "tmp"
+        self.temporary.mkdir()
+        self._log.touch()
+
+    def python(self, **does: object) -> str:
+        """An interpreter in which ONNX Runtime is the stand-in, which does something in one of its inferences."""
+        path = self._folder / "python"
+        path.write_text(
+            f"#!/bin/sh\nexport PYTHONPATH={STAND_INS} TMPDIR={self.temporary} STAND_IN_LOG={self._log}\n"
+            f"export STAND_IN_DOES='{json.dumps(does)}'\nexec {sys.executable} \"$@\"\n"
+        )
+        path.chmod(0o755)
+        return str(path)
+
+    def device(self, target: str = "cpu", host: str | None = None, threads: int = 1, **does: object) -> Device:
+        changes = {"python": self.python(**does), "threads": threads}
+        return open_device(load_target(target).model_copy(update=changes), host)
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        found = map(json.loads, self._log.read_text().splitlines())
+        return [event for event in found if event["event"] == kind]
+
+    def is_empty(self) -> bool:
+        """Whether no file is left, and no process."""
+        return not list(self.temporary.iterdir()) and not any(map(_runs, {e["pid"] for e in self.events("run")}))
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    folder = tmp_path / "stage"
+    folder.mkdir()
+    yield Stage(folder)
+
+
+@pytest.fixture
+def networks(espcn: Path, tmp_path: Path) -> list[Path]:
+    paths = [tmp_path / f"{i}.onnx" for i in range(4)]
+    for path in paths:
+        path.write_bytes(espcn.read_bytes())
+    return paths
+
+
+def test_a_session_has_the_threads_of_the_target_and_does_not_spin(stage: Stage, espcn: Path) -> None:
+    stage.device(threads=3).measure([espcn], Timing((24, 32), rounds=1, seconds=0), Silent())
+    (session,) = stage.events("session")
+    assert session["threads"] == 3 and session["providers"] == ["CPUExecutionProvider"]
+    assert session["entries"] == {"session.force_spinning_stop": "1", "session.x64quantprecision": "1"}
+    (value,) = stage.events("value")
+    assert (value["memory"], value["shape"], value["dtype"]) == ("cpu", [1, 3, 24, 32], "float32")
+
+
+def test_on_a_gpu_nothing_falls_back_and_no_copy_is_timed(stage: Stage, espcn: Path) -> None:
+    stage.device("cuda").measure([espcn], Timing((24, 32), rounds=1, seconds=0), Silent())
+    (session,) = stage.events("session")
+    assert session["entries"]["session.disable_cpu_ep_fallback"] == "1"
+    assert session["providers"] == ["CUDAExecutionProvider"]
+    assert {event["memory"] for event in stage.events("value") + stage.events("output")} == {"cuda"}
+
+
+def test_all_are_warmed_up_and_take_turns_in_changing_order(stage: Stage, networks: list[Path]) -> None:
+    stage.device().measure(networks, Timing((24, 32), rounds=6, seconds=0), Silent())
+    runs = [event["file"] for event in stage.events("run")]
+    assert runs[:12] == [name for name in ("0.onnx", "1.onnx", "2.onnx", "3.onnx") for _ in range(3)]
+    # A turn is two inferences: the first one brings back what the others have driven from the caches.
+    rounds = [runs[start : start + 8] for start in range(12, len(runs), 8)]
+    assert len(rounds) == 6 and all(turns[::2] == turns[1::2] and len(set(turns)) == 4 for turns in rounds)
+    assert len({tuple(turns) for turns in rounds}) > 2
+
+
+def test_a_file_that_takes_several_turns_is_sent_and_loaded_once(stage: Stage, espcn: Path) -> None:
+    found = stage.device().measure([espcn] * 3, Timing((24, 32), rounds=2, seconds=0), Silent())
+    assert len(found) == 3 and len(stage.events("session")) == 1
+    assert Counter(event["file"] for event in stage.events("run")) == {"0.onnx": 3 + 2 * 2 * 3}
+
+
+def test_an_inference_that_does_not_end_is_an_error(
+    stage: Stage, espcn: Path, monkeypatch: pytest.MonkeyPatch, wait_for: WaitFor
+) -> None:
+    monkeypatch.setattr(runner_device, "PATIENCE", 0.03)
+    started = time.monotonic()
+    with pytest.raises(HwnasError, match="this machine: it hangs"):
+        stage.device(at=9, what="sleep", seconds=60).measure([espcn], Timing((24, 32), rounds=50), Silent())
+    assert time.monotonic() - started < 30
+    wait_for(stage.is_empty, "something is left")
+
+
+@pytest.mark.parametrize("by_ssh", [False, True])
+def test_a_process_that_is_stopped_is_an_error(
+    by_ssh: bool,
+    stage: Stage,
+    espcn: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wait_for: WaitFor,
+    request: pytest.FixtureRequest,
+) -> None:
+    for module in (connection, ssh):
+        monkeypatch.setattr(module, "SILENCE_SECONDS", 4.0)
+    server: Sshd | None = request.getfixturevalue("sshd") if by_ssh else None
+    device = stage.device(host=server.host if server else None, at=5, what="stop", seconds=0)
+    with device, pytest.raises(HwnasError, match="has said nothing for 4 s"):
+        device.measure([espcn], Timing((24, 32), rounds=50), Silent())
+    if not by_ssh:  # over there it is stopped until somebody lets it go on, and then notices
+        wait_for(lambda: not any(map(_runs, {e["pid"] for e in stage.events("run")})), "it is still there")
+        return
+    (pid,) = {event["pid"] for event in stage.events("run")}
+    os.kill(pid, 18)  # SIGCONT
+    wait_for(stage.is_empty, "something is left")
+
+
+@pytest.mark.parametrize("by_ssh", [False, True])
+def test_an_inference_may_take_longer_than_silence_is_borne(
+    by_ssh: bool, stage: Stage, espcn: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    for module in (connection, ssh):
+        monkeypatch.setattr(module, "SILENCE_SECONDS", 4.0)
+    server: Sshd | None = request.getfixturevalue("sshd") if by_ssh else None
+    with stage.device(host=server.host if server else None, at=5, what="sleep", seconds=7) as device:
+        (found,) = device.measure([espcn], Timing((24, 32), rounds=3, seconds=0), Silent())
+    assert max(found.samples_ms) > 6900
+
+
+class Interrupted(Silent):
+    """Somebody presses Ctrl-C when the first round is done."""
+
+    def task(self, description: str, total: int, done: int = 0) -> Task:
+        return self  # type: ignore[return-value]
+
+    def advance(self, units: int = 1, /, **figures: str) -> None:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("by_ssh", [False, True])
+def test_ctrl_c_leaves_nothing(
+    by_ssh: bool, stage: Stage, espcn: Path, wait_for: WaitFor, request: pytest.FixtureRequest
+) -> None:
+    server: Sshd | None = request.getfixturevalue("sshd") if by_ssh else None
+    device = stage.device(host=server.host if server else None)
+    with pytest.raises(KeyboardInterrupt):
+        device.measure([espcn], Timing((24, 32), rounds=10_000), Interrupted())
+    wait_for(stage.is_empty, "something is left, though the connection is still open")
+    device.close()
+
+
+def test_what_a_killed_runner_left_is_removed_by_the_next(stage: Stage) -> None:
+    old, fresh, other = (stage.temporary / f"hwnas-{name}" for name in ("runner-old", "runner-fresh", "else"))
+    for folder in (old, fresh, other):
+        folder.mkdir()
+        (folder / "0.onnx").write_text("")
+    for folder in (old, other):
+        os.utime(folder, (time.time() - 3600,) * 2)
+    stage.device().probe()
+    assert not old.exists() and fresh.exists() and other.exists()
+
+
+NONSENSE: list[object] = [
+    {"kind": "device", "fingerprint": None},
+    {"kind": "device", "fingerprint": {"hardware": "\x1b[2J"}},
+    {"kind": "model", "rounds_ms": [[math.nan]], "layers": []},
+    {"kind": "model", "rounds_ms": [[-1.0]], "layers": []},
+    {"kind": "model", "rounds_ms": [[]], "layers": []},
+    {"kind": "model", "rounds_ms": "many", "layers": []},
+    {"kind": "model", "index": {}, "rounds_ms": [], "layers": []},
+    {"kind": "model", "rounds_ms": [[1.0]], "layers": [{"name": "\x1b]0;owned\x07", "ms": 1.0}]},
+    {"kind": "model", "rounds_ms": [[1.0]], "layers": [], "peak_bytes": "much"},
+    {"kind": "model", "rounds_ms": [[1.0]], "layers": [], "clock_khz": -1},
+    {"kind": "error", "message": "\x1b[31mred\nsecond line"},
+    {"kind": "error", "message": {"not": "text"}},
+    {"kind": ["model"]},
+    "model",
+]
+
+
+@pytest.mark.parametrize("nonsense", NONSENSE)
+def test_a_device_that_tells_nonsense_is_an_error_of_one_line(nonsense: object, espcn: Path, tmp_path: Path) -> None:
+    mark = dict(hardware="x", machine="y", system="z", runtime="r", runtime_version="1", provider="cpu", threads=1)
+    lines = [{"kind": "device", "fingerprint": mark}, nonsense, {"kind": "end"}]
+    if isinstance(nonsense, dict) and nonsense.get("kind") == "device":
+        lines = lines[1:]
+    liar = tmp_path / "python"
+    said = "\n".join(json.dumps(line) for line in lines)
+    liar.write_text(f"#!/bin/sh\ncat > /dev/null &\ncat <<'END'\n{said}\nEND\nsleep 1\n")
+    liar.chmod(0o755)
+    device = open_device(load_target("cpu").model_copy(update={"python": str(liar)}))
+    with pytest.raises(HwnasError) as caught:
+        device.measure([espcn], Timing((24, 32), rounds=1), Silent())
+    assert str(caught.value).isprintable()
+
+
+class Moody(Model):
+    """Takes so long, times what the round it is in does to all of them."""
+
+    def __init__(self, ms: float, moods: dict[int, float], noise: tuple[float, ...] = (1.0,)) -> None:
+        self.ms, self.moods, self.noise, self.turns = ms, moods, noise, 0
+
+    def samples(self) -> list[float]:
+        self.turns += 1
+        return [self.ms * self.moods.get(self.turns, 1.0) * self.noise[self.turns % len(self.noise)]]
+
+
+def _job(**changes: object) -> dict[str, object]:
+    return {"rounds": 12, "precision": 0.01, "seconds": 0.5, "enough": 1, **changes}
+
+
+def test_of_several_networks_the_ratio_has_to_be_certain() -> None:
+    """The device is now three times as slow as then: no median is certain, but every ratio is."""
+    moods = {turn: 3.0 if turn % 2 else 1.0 for turn in range(100_000)}
+    found = timing.time_all([Moody(1.0, moods), Moody(2.0, moods)], _job(), lambda *_: None)
+    assert len(found[0]) == 12
+    started = time.monotonic()
+    alone = timing.time_all([Moody(1.0, moods)], _job(), lambda *_: None)
+    assert len(alone[0]) > 12 and time.monotonic() - started >= 0.5, "one alone can only be waited for"
+
+
+def test_ratios_that_differ_from_turn_to_turn_are_not_certain() -> None:
+    noisy = Moody(2.0, {}, noise=(1.0, 1.2, 0.8, 1.1, 0.9))
+    found = timing.time_all([Moody(1.0, {}), noisy], _job(), lambda *_: None)
+    assert len(found[0]) > 12
+
+
+def test_there_are_enough_inferences_for_a_99th_percentile() -> None:
+    assert len(timing.time_all([Moody(1.0, {})], _job(enough=100, seconds=60), lambda *_: None)[0]) == 100
+    assert len(timing.time_all([Moody(1.0, {})], _job(enough=100, seconds=0), lambda *_: None)[0]) == 12
+
+
+def test_clocks_cores_and_modes_are_part_of_the_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for i, (governor, most, now) in enumerate((("powersave", 1800000, 900000), ("performance", 2400000, 2300000))):
+        folder = tmp_path / f"cpu{i}" / "cpufreq"
+        folder.mkdir(parents=True)
+        (folder / "scaling_governor").write_text(f"{governor}\n")
+        (folder / "scaling_max_freq").write_text(f"{most}\n")
+        (folder / "cpuinfo_max_freq").write_text("9999999\n")
+        (folder / "scaling_cur_freq").write_text(f"{now}\n")
+    (tmp_path / "power").write_text("pmode:0002 fmode:quiet\n")
+    (tmp_path / "cpu.max").write_text("150000 100000\n")
+    monkeypatch.setattr(machine, "CPUS", f"{tmp_path}/cpu*/cpufreq/")
+    monkeypatch.setattr(machine, "POWER_MODE", str(tmp_path / "power"))
+    monkeypatch.setattr(machine, "QUOTA", str(tmp_path / "cpu.max"))
+    found = machine.fingerprint({"provider": "cpu", "runtime": "litert", "threads": 1}, "1")
+    assert found["governor"] == "performance/powersave" and found["max_khz"] == 2400000
+    assert found["power_mode"] == "pmode:0002 fmode:quiet" and machine.clock_khz() == 2300000
+    assert found["cores"] == min(1.5, len(os.sched_getaffinity(0)))
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    everything = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(everything)})
+    try:
+        assert machine.fingerprint({"provider": "cpu", "runtime": "litert", "threads": 1}, "1")["cores"] == 1
+    finally:
+        os.sched_setaffinity(0, everything)
