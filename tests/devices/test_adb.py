@@ -56,6 +56,7 @@ PROGRAM = f"""#!{sys.executable}
 import os, sys, time
 graph = next(a.partition("=")[2] for a in sys.argv if a.startswith("--graph="))
 assert os.path.getsize(graph) > 0
+open({{HERE!r}} + "/asked", "a").write(" ".join(a for a in sys.argv[1:]) + "\\n")
 time.sleep(float(os.environ.get("TAKES", "0.01")))
 print({SAID!r})
 """
@@ -96,7 +97,7 @@ def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Phone]:
 
 def _device(phone: Phone, tmp_path: Path, **changes: object) -> Device:
     program = tmp_path / "benchmark_model"
-    program.write_text(PROGRAM)
+    program.write_text(PROGRAM.replace("{HERE!r}", repr(str(tmp_path))))
     target = load_target("android").model_copy(update={"benchmark_binary": str(program), **changes})
     return open_device(target, phone.serial)
 
@@ -118,6 +119,57 @@ def test_a_file_is_pushed_run_and_removed(phone: Phone, tmp_path: Path, model: P
     assert found.fingerprint == probe.fingerprint and found.method == "measured"
     assert found.samples_ms == pytest.approx([40.5678] * 4) and len(found.layers) == 2
     assert list((tmp_path / "storage").iterdir()) == []
+
+
+def test_files_take_turns_in_changing_order_until_they_are_certain(phone: Phone, tmp_path: Path, model: Path) -> None:
+    other = tmp_path / "other.tflite"
+    other.write_bytes(model.read_bytes()[:1000])
+    with _device(phone, tmp_path) as device:
+        found = device.measure([model, other, model], Timing((24, 32), rounds=6, seconds=0), Silent())
+        assert [len(one.rounds_ms) for one in found] == [6, 6, 6]
+        lines = (tmp_path / "asked").read_text().splitlines()
+        rounds = [tuple(lines[i : i + 3]) for i in range(0, len(lines), 3)]
+        assert all(sorted(turns) == sorted(rounds[0]) for turns in rounds) and len(set(rounds)) > 1
+        assert not any("profiling" in line or "memory" in line for line in lines), "watching takes time"
+        (longer,) = device.measure([model], Timing((24, 32), rounds=6, enough=8, seconds=30), Silent())
+    assert len(longer.rounds_ms) == 8
+
+
+@pytest.mark.parametrize(
+    ("true", "said"),
+    [
+        ("(avg): 40567.8", "(avg): 0"),
+        ("(avg): 40567.8", "(avg): 1e999"),
+        ("[head/Conv2D]", "[\x1b]0;owned\x07]"),
+        ("4.107", "nan"),
+        ("4.107", "-1"),
+    ],
+)
+def test_a_phone_that_tells_nonsense_is_an_error(
+    true: str, said: str, phone: Phone, tmp_path: Path, model: Path
+) -> None:
+    with _device(phone, tmp_path) as device:
+        (tmp_path / "benchmark_model").write_text(
+            PROGRAM.replace("{HERE!r}", repr(str(tmp_path))).replace(repr(SAID), repr(SAID.replace(true, said)))
+        )
+        with pytest.raises(HwnasError, match="the phone tells nonsense") as caught:
+            device.measure([model], Timing((24, 32), rounds=1, seconds=0, layers=True), Silent())
+    assert str(caught.value).isprintable()
+
+
+def test_what_a_broken_connection_left_is_removed(phone: Phone, tmp_path: Path) -> None:
+    old, fresh = (tmp_path / "storage" / f"hwnas-{name}" for name in ("old", "fresh"))
+    for folder in (old, fresh):
+        folder.mkdir()
+    os.utime(old, (time.time() - 7200,) * 2)
+    with _device(phone, tmp_path) as device:
+        device.probe()
+    assert not old.exists() and fresh.exists()
+
+
+def test_only_the_processor_of_a_phone_is_timed(phone: Phone, tmp_path: Path, model: Path) -> None:
+    with _device(phone, tmp_path, provider="gpu") as device, pytest.raises(UsageError, match="provider cpu only"):
+        device.measure([model], Timing((24, 32), rounds=1), Silent())
 
 
 def test_a_phone_that_is_unplugged_is_named(

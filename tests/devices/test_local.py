@@ -14,7 +14,7 @@ import pytest
 import torch
 from scipy import stats
 
-from hwnas.devices import Device, Measurement, Timing, open_device
+from hwnas.devices import Device, Measurement, Timing, open_device, runner_device
 from hwnas.devices.measurement import Fingerprint, paired_ratio
 from hwnas.devices.runner.common import Refused
 from hwnas.devices.runner.timing import median_interval, quantile
@@ -41,7 +41,7 @@ def test_layers_are_those_of_the_runtime(espcn: Path) -> None:
 
 
 def test_it_stops_when_it_is_certain_and_not_before_its_rounds(espcn: Path) -> None:
-    (sure,) = _device().measure([espcn], Timing((16, 16), rounds=8, precision=10.0, seconds=60), Silent())
+    (sure,) = _device().measure([espcn], Timing((16, 16), rounds=8, precision=10.0, enough=1, seconds=60), Silent())
     assert len(sure.rounds_ms) == 8
     (never,) = _device().measure([espcn], Timing((16, 16), rounds=3, precision=0.0, seconds=0.3), Silent())
     assert len(never.rounds_ms) > 3
@@ -107,8 +107,8 @@ def test_percentiles_and_ratios() -> None:
     assert paired_ratio(one, two) == (2.0, None)
     assert one.p50 == 4 and quantile([1.0, 2.0], 0.25) == 1.25
     assert one.is_noisy and not Measurement(method="measured", rounds_ms=((1.0,),), fingerprint=mark).is_noisy
-    assert mark.difference(mark.model_copy(update={"runtime_version": "2"})) == "runtime_version 1 and 2"
-    assert mark.key != mark.model_copy(update={"threads": 2}).key
+    few, enough = (Measurement(method="measured", rounds_ms=((1.0,),) * n, fingerprint=mark) for n in (9, 100))
+    assert few.tail(90) is None and enough.tail(90) == enough.tail(99) == 1.0, "a tail has to have samples in it"
 
 
 def test_a_provider_that_is_not_there_is_an_error_and_no_fall_back() -> None:
@@ -131,6 +131,42 @@ def test_what_is_no_network_of_super_resolution_is_refused(tmp_path: Path) -> No
     onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), path)
     with pytest.raises(HwnasError, match="none of super-resolution"):
         _device().measure([path], Timing((8, 8), rounds=1), Silent())
+
+
+def test_weights_in_another_file_are_sent_too(espcn: Path, tmp_path: Path) -> None:
+    path, timing = tmp_path / "outside.onnx", Timing((24, 32), rounds=1, seconds=0)
+    onnx.save(onnx.load(espcn), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    assert path.stat().st_size < espcn.stat().st_size / 2
+    assert _device().measure([path], timing, Silent())
+    (tmp_path / "weights.bin").unlink()
+    with pytest.raises(HwnasError, match="keeps its weights in another file, which cannot be read"):
+        _device().measure([path], timing, Silent())
+
+
+def test_weights_outside_of_its_folder_are_not_read(espcn: Path, tmp_path: Path) -> None:
+    """An ONNX file may name any file as its weights; this machine's secrets are not to be sent to a device."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path = folder / "outside.onnx"
+    onnx.save(onnx.load(espcn), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    (folder / "weights.bin").rename(tmp_path / "secret")
+    model = onnx.load(path, load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = "../secret"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(HwnasError, match="cannot be read"):
+        _device().measure([path], Timing((24, 32), rounds=1, seconds=0), Silent())
+
+
+def test_a_network_that_takes_half_precision_is_timed(tmp_path: Path) -> None:
+    path = tmp_path / "half.onnx"
+    kind = onnx.TensorProto.FLOAT16
+    ports = [onnx.helper.make_tensor_value_info(name, kind, [1, 3, None, None]) for name in "xy"]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", [ports[0]], [ports[1]])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), path)
+    assert _device().measure([path], Timing((24, 32), rounds=1, seconds=0), Silent())
 
 
 def test_an_interpreter_that_is_not_there_is_named() -> None:
@@ -184,27 +220,58 @@ if "--onnx" in options:
     assert "--stronglyTyped" in options and options["--shapes"] == "lr:1x3x24x32"
     open(options["--saveEngine"], "wb").write(b"engine")
 if "--exportTimes" in options:
+    assert "--noDataTransfers" in options and "--useSpinWait" in options
     assert open(options["--loadEngine"], "rb").read() == b"engine"
     json.dump([{{"computeMs": 1.0}}, {{"computeMs": 3.0}}], open(options["--exportTimes"], "w"))
 if "--exportProfile" in options:
     json.dump([{{"count": 10}}, {{"name": "all", "averageMs": 2.0}}], open(options["--exportProfile"], "w"))
-if "--fail" in sys.argv[0]:
-    sys.exit(1)
+    # here it may fail, or hang
 """
 
 
 def test_trtexec_is_given_the_graph_its_shapes_and_the_engine(
     espcn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stand-in that has the options and files of the documentation."""
-    program = tmp_path / "trtexec"
-    program.write_text(TRTEXEC)
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    device = _device("jetson", connection="local")
+    device = _with_trtexec(TRTEXEC, tmp_path, monkeypatch)
     (found,) = device.measure([espcn], Timing((24, 32), rounds=2, seconds=0, layers=True), Silent())
     assert found.rounds_ms == ((1.0, 3.0), (1.0, 3.0)) and found.p50 == 2.0
     assert found.fingerprint.runtime_version == "10.13.0" and found.layers[0].name == "all"
-    program.write_text(TRTEXEC.replace('"--fail" in sys.argv[0]', "True"))
-    with pytest.raises(HwnasError, match="trtexec failed"):
-        device.probe()
+    (engine := tmp_path / "built.engine").write_bytes(b"engine")
+    (found,) = device.measure([engine], Timing((24, 32), rounds=1, seconds=0), Silent())
+    assert found.p50 == 2.0
+
+
+def test_trtexec_that_fails_says_why(espcn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = "    print('[E] Error[2]: no memory'); print('&&&& FAILED'); sys.exit(1)"
+    device = _with_trtexec(TRTEXEC.replace("    # here it may fail, or hang", failing), tmp_path, monkeypatch)
+    with pytest.raises(HwnasError, match=r"trtexec failed: \[E\] Error\[2\]: no memory"):
+        device.measure([espcn], Timing((24, 32), rounds=2, seconds=0, layers=True), Silent())
+
+
+def test_a_tensorrt_that_chooses_types_itself_builds_nothing(
+    espcn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = _with_trtexec(TRTEXEC.replace("v101300", "v8601"), tmp_path, monkeypatch)
+    with pytest.raises(HwnasError, match=r"TensorRT 8\.6\.1 there does not keep to the types of a graph"):
+        device.measure([espcn], Timing((24, 32), rounds=1, seconds=0), Silent())
+
+
+def test_trtexec_that_hangs_is_ended(
+    espcn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait_for: Callable[..., None]
+) -> None:
+    hanging = "    import os, time; open(sys.argv[0] + '.pid', 'w').write(str(os.getpid())); time.sleep(600)"
+    device = _with_trtexec(TRTEXEC.replace("    # here it may fail, or hang", hanging), tmp_path, monkeypatch)
+    monkeypatch.setattr(runner_device, "PATIENCE", 0.01)
+    with pytest.raises(HwnasError, match="it hangs"):
+        device.measure([espcn], Timing((24, 32), rounds=2, seconds=0, layers=True), Silent())
+    pid = (tmp_path / "trtexec.pid").read_text()
+    wait_for(lambda: not Path(f"/proc/{pid}").exists(), "trtexec is still there")
+
+
+def _with_trtexec(program: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Device:
+    """This machine, with a stand-in that has the options and files of the documentation."""
+    path = folder / "trtexec"
+    path.write_text(program)
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return _device("jetson", connection="local")

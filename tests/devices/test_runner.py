@@ -217,7 +217,8 @@ NONSENSE: list[object] = [
 
 @pytest.mark.parametrize("nonsense", NONSENSE)
 def test_a_device_that_tells_nonsense_is_an_error_of_one_line(nonsense: object, espcn: Path, tmp_path: Path) -> None:
-    mark = dict(hardware="x", machine="y", system="z", runtime="r", runtime_version="1", provider="cpu", threads=1)
+    mark: dict[str, object] = dict.fromkeys(("hardware", "machine", "system", "runtime", "runtime_version"), "x")
+    mark |= {"provider": "cpu", "threads": 1}
     lines = [{"kind": "device", "fingerprint": mark}, nonsense, {"kind": "end"}]
     if isinstance(nonsense, dict) and nonsense.get("kind") == "device":
         lines = lines[1:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import threading
@@ -95,6 +96,56 @@ def test_a_key_that_is_not_let_in_says_what_to_do(sshd: Sshd, impatient: None) -
 def test_a_host_that_is_not_there_is_named(impatient: None) -> None:
     with pytest.raises(HwnasError, match=r"nobody@127\.0\.0\.1:1 cannot be reached.*check the address"):
         _device("nobody@127.0.0.1:1").probe()
+
+
+@pytest.mark.parametrize("patient", [True, False])
+def test_a_host_that_does_not_answer_is_asked_again(patient: bool, tmp_path: Path) -> None:
+    """Three times, if something is to be measured; once, to tell whether it is usable."""
+    asked = 0
+
+    def hang_up() -> None:
+        nonlocal asked
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            asked += 1
+            connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=hang_up, daemon=True).start()
+        with _device(f"me@127.0.0.1:{listener.getsockname()[1]}") as device:
+            if patient:
+                with pytest.raises(HwnasError, match=r"cannot be reached: .*\(3 attempts\)"):
+                    device.probe()
+            else:
+                assert "cannot be reached" in str(device.missing())
+        listener.shutdown(socket.SHUT_RDWR)
+    assert asked == (3 if patient else 1)
+
+
+@pytest.mark.parametrize("settings", ["Port many", "ConnectTimeout soon", 'IdentityFile "unclosed'])
+def test_settings_that_cannot_be_read_are_named(settings: str, sshd: Sshd, impatient: None) -> None:
+    (sshd.home / ".ssh" / "config").write_text(settings + "\n")
+    with pytest.raises(HwnasError, match=r"check ~/\.ssh/config"):
+        _device(sshd.host).probe()
+
+
+def test_connections_that_are_closed_keep_no_file_and_no_thread(sshd: Sshd, espcn: Path) -> None:
+    def used() -> tuple[int, int]:
+        return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+
+    def measure() -> None:
+        with _device(sshd.host) as device:
+            device.probe()
+            device.probe()
+
+    measure()
+    before = used()
+    for _ in range(3):
+        measure()
+    assert used() <= before
 
 
 def test_a_host_without_python_or_runtime_is_named(sshd: Sshd, tmp_path: Path) -> None:

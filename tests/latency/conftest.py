@@ -59,4 +59,4 @@ def space() -> SearchSpace:
 def built(space: SearchSpace, tmp_path_factory: pytest.TempPathFactory) -> LatencyTable:
     """The table of that space on the simulated device, once for all tests."""
     with _simulated(tmp_path_factory.mktemp("home")), open_device(load_target("abacus")) as device:
-        return build_table(device, space, SIZE, Silent(), calibration=6, rounds=5)[0]
+        return build_table(device, space, SIZE, Silent(), calibration=6, rounds=9)[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,7 +30,11 @@ class SimulatedDevice(Device):
         speed: factor of all its times.
         dies_after: sessions until it goes away.
         sessions: how many there have been.
+        changes_after: sessions until its runtime is another one.
         most: files that it was given at once, at most.
+        slower: factor of the times of all but the fastest network of a session.
+        seconds_per_file: that really pass.
+        seconds_per_turn: the same.
     """
 
     connections = ("local",)
@@ -38,7 +43,11 @@ class SimulatedDevice(Device):
     speed = 1.0
     dies_after = math.inf
     sessions = 0
+    changes_after = math.inf
     most = 0
+    slower = 1.0
+    seconds_per_file = 0.0
+    seconds_per_turn = 0.0
     version = "1"
 
     def missing(self) -> str | None:
@@ -50,7 +59,7 @@ class SimulatedDevice(Device):
             machine="wood",
             system="none",
             runtime=RUNTIME,
-            runtime_version=type(self).version,
+            runtime_version=type(self).version if type(self).sessions <= type(self).changes_after else "2",
             provider="cpu",
             threads=1,
         )
@@ -64,17 +73,17 @@ class SimulatedDevice(Device):
         kind.most = max(kind.most, len(paths))
         chance, bar = random.Random(kind.sessions), progress.task("measure", timing.rounds)
         rounds: list[list[tuple[float]]] = [[] for _ in paths]
-        times = {path: self.takes(path) for path in paths}
+        time.sleep(len(set(paths)) * kind.seconds_per_file)
+        times = {path: true_ms(path) for path in paths}
+        times = {path: ms * (1 if ms == min(times.values()) else kind.slower) for path, ms in times.items()}
         for i in range(timing.rounds):
             for own, path in zip(rounds, paths, strict=True):
                 disturbed = OUTLIER if chance.random() < kind.outliers else 1.0
+                time.sleep(kind.seconds_per_turn)
                 own.append((times[path] * kind.speed * (1 + kind.drift * (i % 2)) * disturbed,))
             bar.advance()
         mark = self.probe().fingerprint
         return [Measurement(method="measured", rounds_ms=own, fingerprint=mark) for own in rounds]
-
-    def takes(self, path: Path) -> float:
-        return true_ms(path)
 
     def close(self) -> None:
         pass

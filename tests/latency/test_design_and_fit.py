@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -39,11 +40,13 @@ def _truth(space: SearchSpace, seed: int, by_bits: bool) -> dict[tuple[OperatorS
     return values
 
 
-def _survey(space: SearchSpace, truth: dict[tuple[OperatorSpec, int], float], noise: float = 0.0) -> Survey:
+def _survey(
+    space: SearchSpace, truth: dict[tuple[OperatorSpec, int], float], noise: float = 0.0, calibration: int = 40
+) -> Survey:
     rng, reference = random.Random(0), reference_choice(space, CPU)
     survey = Survey(size=(90, 160), space=space, reference=reference)
     whole = _ms(survey, reference, truth)
-    purposes: dict[Choice, str] = dict.fromkeys(calibration_choices(space, 40), "calibration")
+    purposes: dict[Choice, str] = dict.fromkeys(calibration_choices(space, calibration), "calibration")
     purposes |= dict.fromkeys(operator_choices(space, reference), "operator")
     networks = [
         MeasuredNetwork.model_validate(
@@ -109,7 +112,7 @@ def test_a_sum_is_found_exactly(seed: int) -> None:
     model = fit(survey, CPU)
     for choice in held_out_choices(space, 20, (n.choice for n in survey.networks), seed):
         assert model.predict(survey.architecture(choice)) == pytest.approx(_ms(survey, choice, truth), rel=2e-3)
-    assert model.uncertainty < 5e-3
+    assert model.uncertainty is not None and model.uncertainty < 5e-3
     assert min(model.operators.values()) == pytest.approx(0, abs=1e-9), "relative to the cheapest there"
 
 
@@ -121,7 +124,37 @@ def test_widths_that_differ_are_told_apart_and_noise_is_told(full_space: SearchS
     for model, most in ((exact, 0.06), (noisy, 0.15)):
         errors = [model.predict(survey.architecture(c)) / _ms(survey, c, truth) - 1 for c in choices]
         assert max(map(abs, errors)) < most
+    assert exact.uncertainty is not None and noisy.uncertainty is not None
     assert exact.uncertainty < noisy.uncertainty and 0.05 < noisy.uncertainty < 0.25
+
+
+@pytest.mark.parametrize("count", [18, 19, 40])
+def test_the_uncertainty_is_that_of_networks_left_out_of_the_fit(count: int, full_space: SearchSpace) -> None:
+    """Each is really left out here; of n errors, the next is within the ceil(0.95 (n + 1))-th 19 times in 20."""
+    survey = _survey(full_space, _truth(full_space, 3, by_bits=True), noise=0.05, calibration=count)
+    found = fit(survey, CPU).uncertainty
+    if count < 19:
+        assert found is None
+        return
+    errors = []
+    for left_out in survey.networks:
+        if left_out.why == "calibration":
+            others = tuple(network for network in survey.networks if network is not left_out)
+            without = survey.model_copy(update={"networks": others})
+            predicted = fit(without, CPU).predict(survey.architecture(left_out.choice))
+            errors.append(abs(1 - predicted / (left_out.ratio * survey.ms)))
+    assert found == pytest.approx(sorted(errors)[math.ceil(0.95 * (len(errors) + 1)) - 1], rel=1e-3)
+
+
+def test_what_a_search_proposed_says_nothing_of_networks_at_random(full_space: SearchSpace) -> None:
+    survey = _survey(full_space, _truth(full_space, 3, by_bits=True), calibration=18)
+    proposed = [
+        MeasuredNetwork(choice=choice, why="search", ratio=1.5, rounds=9)
+        for choice in held_out_choices(full_space, 5, (n.choice for n in survey.networks), 2)
+    ]
+    assert fit(survey.with_networks(proposed), CPU).uncertainty is None, "18 are too few, and five do not count"
+    again = [proposed[0].model_copy(update={"choice": survey.networks[0].choice})]
+    assert survey.with_networks(again).networks[0].why == "calibration", "it is what it was, measured anew"
 
 
 def test_a_faster_device_is_faster_everywhere(full_space: SearchSpace) -> None:

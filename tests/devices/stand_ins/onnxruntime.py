@@ -13,13 +13,11 @@ import time
 from pathlib import Path
 
 __version__ = "0.0.1"
-_does = json.loads(os.environ.get("STAND_IN_DOES", "{}"))
-_log = Path(os.environ["STAND_IN_LOG"])
 _count = 0
 
 
 def _note(**what: object) -> None:
-    with _log.open("a") as file:
+    with Path(os.environ["STAND_IN_LOG"]).open("a") as file:
         file.write(json.dumps(what) + "\n")
 
 
@@ -56,7 +54,7 @@ class _Binding:
 
 class InferenceSession:
     def __init__(self, path: str, options: SessionOptions, providers: list[str]) -> None:
-        self._name, self._providers = os.path.basename(path), providers
+        self._name, self._providers = Path(path).name, providers
         _note(
             event="session",
             file=self._name,
@@ -81,8 +79,9 @@ class InferenceSession:
         global _count
         _count += 1
         _note(event="run", file=self._name, pid=os.getpid())
-        if _count == _does.get("at"):
-            if _does["what"] == "stop":
+        does = json.loads(os.environ["STAND_IN_DOES"])
+        if _count == does.get("at"):
+            if does["what"] == "stop":
                 os.kill(os.getpid(), signal.SIGSTOP)
-            time.sleep(_does["seconds"])
+            time.sleep(does["seconds"])
         time.sleep(0.001)
