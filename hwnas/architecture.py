@@ -21,7 +21,7 @@ from pydantic import (
 )
 from torch import nn
 
-from hwnas.errors import HwnasError, first_line
+from hwnas.errors import HwnasError, first_line, first_problem
 from hwnas.files import write_text
 from hwnas.networks import Slot, Wiring, parse_wiring
 from hwnas.operators import LayerFactory, OperatorSpec, build_operator
@@ -131,14 +131,6 @@ class Architecture(BaseModel):
     def save(self, path: Path) -> None:
         """Write the architecture as JSON, atomically."""
         write_text(path, self.model_dump_json(indent=2) + "\n")
-
-
-def first_problem(error: ValidationError) -> str:
-    """The first problem of a validation error as ``field: message``."""
-    problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    return f"{where}: {message}" if where else message
 
 
 def parse_architecture(text: str | bytes, source: str) -> Architecture:

@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import nn
 
-from hwnas.architecture import Architecture, first_problem, load_architecture
-from hwnas.errors import HwnasError, first_line
+from hwnas.architecture import Architecture, load_architecture
+from hwnas.errors import HwnasError, first_line, first_problem
 from hwnas.files import atomic_path
 from hwnas.networks.adadm import freeze_normalisation
 from hwnas.operators.layers import FloatLayers

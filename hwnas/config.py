@@ -11,8 +11,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, ValidationInfo, field_validator
 
-from hwnas.architecture import first_problem
-from hwnas.errors import HwnasError, UsageError, first_line
+from hwnas.errors import HwnasError, UsageError, first_line, first_problem
 from hwnas.files import write_text
 from hwnas.searches import SEARCHES
 from hwnas.spaces.space import SpaceOptions

@@ -5,6 +5,11 @@ The command line prints them without a traceback (``--debug`` shows it) and exit
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 class HwnasError(Exception):
     """The work could not be done: bad data, a corrupted file, a diverged training."""
@@ -29,6 +34,14 @@ def last_line(error: BaseException) -> str:
 
 def _lines(error: BaseException) -> list[str]:
     return (str(error).strip() or type(error).__name__).splitlines()
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first problem of a validation error as ``field: message``."""
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message
 
 
 class UsageError(HwnasError):

@@ -39,6 +39,8 @@ def cost(
 
       hwnas cost runs/mine --metric latency --target cpu
     """
+    from dataclasses import asdict
+
     from hwnas.budget import format_quantity
     from hwnas.cli.resolve import resolve_architecture
     from hwnas.cost_models import cost_model, target_cost_models
@@ -56,8 +58,8 @@ def cost(
     effective = None
     if metric == "bitops" and target is not None:
         effective = cost_model(f"effective-bitops@{target}").architecture_cost(architecture, size)
-    uncertainty = model.uncertainty(architecture, found.input_size)
-    method = {"method": "predicted", "uncertainty": uncertainty} if model.measurable else {}
+    prediction = model.prediction(architecture, found.input_size)
+    method = {"method": "counted"} if prediction is None else {"method": "predicted", **asdict(prediction)}
     if json:
         import json as encoder
 
@@ -103,8 +105,8 @@ def cost(
     whole = format_quantity(found.value, found.unit)
     table.add_row("total", "", "", f"{found.value:,.{digits}f}", whole, *computed)
     stdout.print(table)
-    if model.measurable:
+    if prediction is not None:
         stdout.print(
-            f"predicted from the target's table, 19 of 20 times within {uncertainty:.1%}; an operator counts what it "
-            "takes more than the cheapest one of as many channels"
+            f"predicted from what was measured on {prediction.source} ({prediction}); an operator counts what it takes "
+            "more than the cheapest one of as many channels"
         )

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hwnas.errors import HwnasError, UsageError
+from hwnas.errors import HwnasError, UsageError, first_problem
 
 if TYPE_CHECKING:
     from hwnas.architecture import Architecture
@@ -72,8 +72,6 @@ def with_bits(architecture: Architecture, bits: int) -> Architecture:
         UsageError: if the width is not supported.
     """
     from pydantic import ValidationError
-
-    from hwnas.architecture import first_problem
 
     try:
         return architecture.with_bits(bits)

@@ -45,6 +45,7 @@ def search(
     budgets = pipeline.budgets_of(settings)
     measured = {b.metric: float(ms) for b in budgets if (ms := found.get(f"{b.metric}_measured"))}
     costs = {b.metric: b.model.architecture_cost(chosen, b.input_size).value for b in budgets}
+    predictions = {b.metric: p for b in budgets if (p := b.model.prediction(chosen, b.input_size)) is not None}
     if json:
         import json as encoder
 
@@ -53,7 +54,8 @@ def search(
             "architecture": str(directory.architecture),
             "front": str(directory.front),
         }
-        print(encoder.dumps({**files, "costs": costs, "measured": measured}))
+        uncertainty = {metric: prediction.uncertainty for metric, prediction in predictions.items()}
+        print(encoder.dumps({**files, "costs": costs, "uncertainty": uncertainty, "measured": measured}))
         return
     from rich.table import Table
 
@@ -70,7 +72,8 @@ def search(
     for bound in budgets:
         known = bound.format(costs[bound.metric])
         if bound.metric in measured:
-            known = f"{bound.format(measured[bound.metric])} measured, {known} predicted,"
+            how = predictions[bound.metric]
+            known = f"{bound.format(measured[bound.metric])} measured, {known} predicted ({how}),"
         stdout.print(f"chosen: {known} of {bound}")
     stdout.print(f"next: hwnas train {directory.path}")
 

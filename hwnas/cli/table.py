@@ -54,6 +54,7 @@ def build(
     """
     from hwnas.cli.console import progress, stderr
     from hwnas.cli.runs import new_config
+    from hwnas.cost_models.base import Prediction
     from hwnas.devices import open_device
     from hwnas.devices.target import load_target
     from hwnas.latency import build as building
@@ -91,7 +92,7 @@ def build(
         return
     typer.echo(
         f"{found.path}\n  {len(survey.networks)} networks in {survey.seconds / 60:.1f} minutes; "
-        f"19 of 20 predictions are within {model.uncertainty:.1%}, of networks left out of the fit"
+        f"predictions: {Prediction(model.uncertainty, str(fingerprint))}, of networks left out of the fit"
     )
     spread = max(survey.reference_ms) / min(survey.reference_ms)
     if spread > 1.1:
@@ -113,6 +114,7 @@ def show(layers: options.Layers, json: options.Json = False) -> None:
       hwnas table show --target cpu --json
     """
     from hwnas.cli.runs import new_config
+    from hwnas.cost_models.base import Prediction
     from hwnas.latency.fit import fit
 
     settings = new_config(layers)
@@ -150,7 +152,8 @@ def show(layers: options.Layers, json: options.Json = False) -> None:
     stdout.print(shown)
     stdout.print(f"besides, every network of the space takes {model.constant:.4g} ms")
     stdout.print(f"measured on {found.fingerprint}: {len(survey.networks)} networks, {survey.seconds / 60:.1f} minutes")
-    stdout.print(f"19 of 20 predictions are within {model.uncertainty:.1%}, of networks left out of the fit")
+    prediction = Prediction(model.uncertainty, str(found.fingerprint))
+    stdout.print(f"predictions: {prediction}, of networks left out of the fit")
     stdout.print(str(found.path))
 
 

@@ -47,6 +47,24 @@ class Cost:
     layers: tuple[LayerCost, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """How a cost is known that is predicted.
+
+    Attributes:
+        uncertainty: share by which 19 of 20 predictions are off at most; None if too little was measured to say.
+        source: what was measured, for people.
+    """
+
+    uncertainty: float | None
+    source: str
+
+    def __str__(self) -> str:
+        if self.uncertainty is None:
+            return "too few networks at random were measured to say how certain"
+        return f"19 of 20 times within {self.uncertainty:.1%}"
+
+
 class CostModel(ABC):
     """A price for operators; the contract all searches build on.
 
@@ -127,8 +145,8 @@ class CostModel(ABC):
         """
         raise ValueError(f"{self.name} is counted, not measured")
 
-    def uncertainty(self, architecture: Architecture, input_size: Size) -> float | None:
-        """Share by which 19 of 20 predictions are off at most; None for what is exact."""
+    def prediction(self, architecture: Architecture, input_size: Size) -> Prediction | None:
+        """What the cost of an architecture is predicted from, and how certain that is; None for what is counted."""
         return None
 
     def at(self, input_size: Size) -> str:

@@ -7,9 +7,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hwnas.architecture import first_problem
 from hwnas.devices.runner.timing import median_interval, paired_ratios, quantile
-from hwnas.errors import HwnasError
+from hwnas.errors import HwnasError, first_problem
 
 Method = Literal["measured", "predicted", "vendor-estimated"]
 """How a latency is known: by the clock, from a table of what was measured, or from a compiler's model of its chip."""

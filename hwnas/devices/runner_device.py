@@ -7,21 +7,17 @@ import json
 import sys
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
 from hwnas.devices.device import DEVICES, Device, Probe, Timing, connect
 from hwnas.devices.measurement import Fingerprint, Measurement, printable, told_by
 from hwnas.devices.target import Target
 from hwnas.errors import HwnasError, UsageError
-from hwnas.exporters.base import exporter_of
 from hwnas.progress import Progress
 
 # Reads the runner, as a zip file behind its size, into a folder that is its own, and lets it go on from there. Folders
@@ -108,24 +104,19 @@ class RunnerDevice(Device):
 
     def _run(self, paths: Sequence[Path], timing: Timing) -> Iterator[dict[str, Any]]:
         """What the runner tells, signs of life included, up to its end."""
-        names: dict[Path, str] = {}
-        parts: list[tuple[str, bytes]] = []
-        open_inputs = {}
-        for path in dict.fromkeys(paths):
-            names[path] = f"{len(names)}{exporter_of(path).suffix}"
-            if path.suffix == ".onnx":
-                content, open_inputs[names[path]] = _read_onnx(path)
-                parts.append((names[path], content))
-            else:
-                parts += _read_parts(path, names[path])
+        sent: dict[Path, _Sent] = {}
+        for path in paths:
+            if path not in sent:
+                sent[path] = _Sent.read(path, str(len(sent)))
+        parts = [part for each in sent.values() for part in each.parts]
         target = self.target
         job = {
             "runtime": target.runtime,
             "provider": target.provider,
             "threads": target.threads,
-            "models": [names[path] for path in paths],
+            "models": [sent[path].name for path in paths],
             "files": [(name, len(content)) for name, content in parts],
-            "open_inputs": open_inputs,
+            "open_inputs": {each.name: each.open_input for each in sent.values()},
             "patience": PATIENCE,
             **asdict(timing),
         }
@@ -159,16 +150,37 @@ class RunnerDevice(Device):
         self._connection.close()
 
 
-def _read_parts(path: Path, name: str) -> list[tuple[str, bytes]]:
-    """The files that belong to one, under names that are nobody else's."""
-    own = exporter_of(path)
-    return [
-        (name if file == path else name.removesuffix(own.suffix) + file.suffix, _read(file)) for file in own.files(path)
-    ]
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A file as it is sent.
+
+    Attributes:
+        name: that it gets there.
+        parts: names and contents of all files that belong to it.
+        open_input: name of its input, if that takes images of any size and says so.
+    """
+
+    name: str
+    parts: list[tuple[str, bytes]]
+    open_input: str | None = None
+
+    @classmethod
+    def read(cls, path: Path, stem: str) -> _Sent:
+        from hwnas.exporters.base import exporter_of
+
+        own = exporter_of(path)
+        name = f"{stem}{own.suffix}"
+        if path.suffix == ".onnx":
+            content, open_input = _read_onnx(path)
+            return cls(name, [(name, content)], open_input)
+        return cls(name, [(name if file == path else stem + file.suffix, _read(file)) for file in own.files(path)])
 
 
 def _read_onnx(path: Path) -> tuple[bytes, str | None]:
     """An ONNX file, whole; and the name of its input, if that takes images of any size."""
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
     content = _read(path)
     try:
         model = onnx.load_from_string(content)

@@ -7,15 +7,20 @@ import re
 import tomllib
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from hwnas.architecture import Architecture, first_problem
-from hwnas.errors import HwnasError, UsageError
+from hwnas.errors import HwnasError, UsageError, first_problem
 from hwnas.files import write_text
-from hwnas.operators import SUPPORTED_BITS, OperatorSpec
 from hwnas.user_files import user_folder
+
+if TYPE_CHECKING:
+    from hwnas.architecture import Architecture
+    from hwnas.operators import OperatorSpec
+
+_WIDTHS = {*range(2, 9), 16, 32}
+"""Of convolutions that processors compute."""
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
@@ -59,7 +64,7 @@ class Target(BaseModel):
     @field_validator("compute_bits")
     @classmethod
     def _ascending(cls, bits: tuple[int, ...]) -> tuple[int, ...]:
-        if list(bits) != sorted(set(bits)) or any(b not in (*SUPPORTED_BITS, 16) for b in bits):
+        if list(bits) != sorted(set(bits)) or not set(bits) <= _WIDTHS:
             raise ValueError(f"{list(bits)} are no widths in ascending order, such as [8, 32]")
         return bits
 

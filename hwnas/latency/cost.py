@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from hwnas.architecture import Architecture
-from hwnas.cost_models.base import Cost, LayerCost
+from hwnas.cost_models.base import Cost, LayerCost, Prediction
 from hwnas.cost_models.target import TARGET_COST_MODELS, TargetCostModel
 from hwnas.devices import Fingerprint, open_device
 from hwnas.errors import HwnasError
@@ -144,8 +144,9 @@ class LatencyCost(TargetCostModel):
         layers.append(LayerCost("(network)", "what every one of its space takes", 1, model.constant))
         return Cost(self.name, sum(layer.value for layer in layers), self.unit, size, tuple(layers))
 
-    def uncertainty(self, architecture: Architecture, input_size: Size) -> float | None:
-        return self._of([architecture], input_size).model.uncertainty
+    def prediction(self, architecture: Architecture, input_size: Size) -> Prediction:
+        found = self._of([architecture], input_size)
+        return Prediction(found.model.uncertainty, str(found.table.fingerprint))
 
     def wiring_cost(self, architecture: Architecture, size: Size) -> LayerCost | None:
         return self.architecture_cost(architecture, size).layers[-1]

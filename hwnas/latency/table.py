@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from hwnas.architecture import Architecture, first_problem
+from hwnas.architecture import Architecture
 from hwnas.devices.measurement import Fingerprint, Milliseconds
 from hwnas.devices.target import Target
-from hwnas.errors import HwnasError
+from hwnas.errors import HwnasError, first_problem
 from hwnas.exporters.untrained import GRAPHS
 from hwnas.files import write_text
 from hwnas.latency.design import Choice, operator_choices

@@ -39,9 +39,8 @@ def summarise_run(
     lines += ["", "## Cost", "", "| metric | cost | how it is known | budget |", "|---|---|---|---|"]
     for budget in budgets:
         value = budget.model.architecture_cost(architecture, budget.input_size).value
-        at, how = budget.model.at(budget.input_size), "counted"
-        if (uncertainty := budget.model.uncertainty(architecture, budget.input_size)) is not None:
-            how = f"predicted, 19 of 20 times within {uncertainty:.1%}"
+        prediction = budget.model.prediction(architecture, budget.input_size)
+        at, how = budget.model.at(budget.input_size), f"predicted, {prediction}" if prediction else "counted"
         lines.append(f"| {budget.metric}{at} | {budget.format(value)} | {how} | {budget.format(budget.limit)} |")
         if found := measured.get(budget.metric):
             within = "" if found.interval is None else f" (95 %: {found.interval[0]:.4g} to {found.interval[1]:.4g})"

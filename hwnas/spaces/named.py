@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hwnas.architecture import Architecture, first_problem
-from hwnas.errors import UsageError
+from hwnas.architecture import Architecture
+from hwnas.errors import UsageError, first_problem
 from hwnas.networks.baselines import ESPCNWiring, SRResNetWiring
 from hwnas.networks.quantnas import QuantNASWiring
 from hwnas.networks.wiring import Wiring

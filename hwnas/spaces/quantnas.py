@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable
 
 from pydantic import ValidationError
 
-from hwnas.architecture import first_problem
-from hwnas.errors import UsageError
+from hwnas.errors import UsageError, first_problem
 from hwnas.networks.quantnas import QuantNASWiring
 from hwnas.operators import FLOAT_BITS, OperatorSpec
 from hwnas.spaces.space import SPACES, SearchSpace, SpaceOptions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 from collections.abc import Callable, Sequence
@@ -81,12 +82,14 @@ def test_a_network_is_profiled_and_compared(hwnas: Any, tmp_path: Path, monkeypa
     quick = ("--input-size", "24x32", "--rounds", "7", "--seconds", "0", "--scale", "2")
     found = hwnas("profile", "espcn", "--bits", "8", "--against", "espcn", *quick, "--json").json
     assert found["method"] == "measured" and found["samples"] == 7 and found["input_size"] == "24x32"
-    assert found["p50_ms"] <= found["p90_ms"] <= found["p99_ms"]
+    assert found["p90_ms"] is None and found["p99_ms"] is None, "of seven inferences none is beyond them"
     assert found["images_per_s"] == pytest.approx(1e3 / found["p50_ms"])
     assert {"QLinearConv"} <= {layer["kind"] for layer in found["layers"]}
     assert found["fingerprint"]["runtime"] == "onnxruntime" and found["against"]["ratio"] > 0
     assert json.loads((tmp_path / "profile.json").read_text()) == found
-    shown = hwnas("profile", "espcn", *quick, "-o", tmp_path / "other.json").out
+    shown = hwnas("profile", "espcn", "--input-size", "24x32", "--scale", "2", "-o", tmp_path / "other.json").out
+    more = json.loads((tmp_path / "other.json").read_text())
+    assert more["samples"] >= 100 and more["p50_ms"] <= more["p90_ms"] <= more["p99_ms"]
     assert "p99 ms" in shown and "measured" in shown and "layers of espcn" in shown
 
 
@@ -135,8 +138,7 @@ def test_a_table_is_built_shown_and_used(
     chosen = next(row for row in rows if row[header.index("chosen")] == "1")
     assert float(chosen[header.index("latency@cpu_measured")]) == pytest.approx(found["measured"]["latency@cpu"])
     priced = hwnas("cost", out, "--metric", "latency", "--target", "cpu", "--input-size", "8x8", "--json").json
-    assert (
-        priced["method"] == "predicted" and priced["uncertainty"] > 0 and priced["unit"] == "ms" and priced["value"] > 0
-    )
+    assert priced["method"] == "predicted" and priced["unit"] == "ms" and priced["value"] > 0
+    assert priced["uncertainty"] is None and "onnxruntime" in priced["source"], "of few networks nothing can be said"
     other = hwnas("search", *tiny, *small, "--target", "cpu", "--budget", "8ms@9x9", "--out", out / "x")
-    assert "--input-size 9x9" in other.err and "minutes" in other.err
+    assert "--input-size 9x9" in other.err and re.search(r"takes about \d+ minutes?", other.err)
