@@ -83,6 +83,7 @@ class LatencyCost(TargetCostModel):
 
     def measure(self, architectures: Sequence[Architecture], input_size: Size, progress: Progress) -> list[float]:
         """Milliseconds by the clock: medians. They go into the table, and predictions to the device's present speed."""
+        self._fitted = None  # somebody may have added to the table since
         found = self._of(architectures, input_size)
         survey, choices = found.survey, [found.survey.choice(architecture) for architecture in architectures]
         sessions = []

@@ -52,6 +52,7 @@ def test_one_of_your_own_is_found_and_may_take_the_place_of_a_shipped_one(home: 
         ('runtime = "spells"', "runtime 'spells' is not known; there are: .*onnxruntime"),
         ('artifact = "scroll"', "artifact 'scroll' is not known"),
         ('profile = "side"', "profile 'side' is not known"),
+        ('name = "other"', "name 'other' is not the file's"),
     ],
 )
 def test_a_damaged_one_is_named_with_what_is_wrong(text: str, message: str, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hwnas.devices.target import load_target
 from hwnas.exporters.lint import check_model
 from hwnas.exporters.onnx import export_onnx
 from hwnas.exporters.profiles import PROFILES
-from hwnas.exporters.untrained import untrained_suffix, write_untrained
+from hwnas.exporters.untrained import GRAPHS, untrained_suffix, write_untrained
 from hwnas.networks.adadm import freeze_normalisation
 from hwnas.quantization.brevitas_layers import build_quantised, calibrate
 from hwnas.spaces import named_architecture
@@ -37,6 +37,31 @@ def test_they_have_the_operations_of_an_export(target: str, tmp_path: Path) -> N
     found = _operations(tmp_path / "untrained.onnx")
     assert found == _operations(tmp_path / "exported.onnx")
     assert not [name for name in found if name.startswith("Reduce")]
+
+
+@pytest.mark.parametrize(
+    ("target", "operations"),
+    [
+        (
+            "cpu",
+            "Add 8 Clip 18 Conv 26 DepthToSpace 1 DequantizeLinear 69 LeakyRelu 1 QuantizeLinear 35 Relu 17",
+        ),
+        (
+            "jetson",
+            "Add 8 BatchNormalization 1 Clip 18 Conv 25 DepthToSpace 1 DequantizeLinear 60 Mul 5 QuantizeLinear 35",
+        ),
+        (
+            "snapdragon",
+            "Add 8 BatchNormalization 1 Conv 25 DepthToSpace 1 DequantizeLinear 103 Min 18 Mul 5 QuantizeLinear 53 "
+            "Relu 18",
+        ),
+    ],
+)
+def test_what_is_written_has_a_version(target: str, operations: str, tmp_path: Path) -> None:
+    """Latency tables are of one version of the graphs: whoever changes this test raises `GRAPHS`."""
+    write_untrained(named_architecture("quantnas-body3", 2, 4), load_target(target), (24, 32), tmp_path / "n.onnx")
+    found = " ".join(f"{name} {count}" for name, count in sorted(_operations(tmp_path / "n.onnx").items()))
+    assert (GRAPHS, found) == (1, operations)
 
 
 def test_they_keep_the_rules_of_their_runtime(tmp_path: Path) -> None:

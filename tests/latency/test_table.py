@@ -242,7 +242,11 @@ def test_measuring_corrects_what_is_predicted(
     assert after[0] == pytest.approx(2 * before, rel=0.1)
     assert after == pytest.approx(measured, rel=0.1)
     (table,) = find_tables("abacus")
-    assert all(table.surveys[0].choice(a) in {n.choice for n in table.surveys[0].networks} for a in architectures)
+    survey, before_it = table.surveys[0], {n.choice: n.why for n in built.surveys[0].networks}
+    for network in survey.networks:
+        assert network.why == before_it.get(network.choice, "search"), "those at random tell of the uncertainty"
+    choices = {survey.choice(architecture) for architecture in architectures} - {survey.reference}
+    assert choices <= {network.choice for network in survey.networks} and choices - set(before_it)
 
 
 def test_a_budget_in_time_is_of_the_target(simulated: Simulated) -> None:
