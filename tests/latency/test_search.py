@@ -23,6 +23,7 @@ from hwnas.operators import OperatorSpec
 from hwnas.progress import Progress, Silent
 from hwnas.run_directory import RunDirectory
 from hwnas.searches.base import SearchTask
+from hwnas.searches.quantnas import measured as measured_module
 from hwnas.searches.quantnas.measured import Derived, derive_measured
 from hwnas.searches.quantnas.settings import QuantNASSettings
 from hwnas.sizes import Size
@@ -154,7 +155,12 @@ class Stubborn(CostModel):
 
 
 @pytest.fixture
-def derived_by(space: SearchSpace, tmp_path: Path) -> Iterator[Callable[[Stubborn, float], Derived]]:
+def derived_by(
+    space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[Stubborn, float], Derived]]:
+    # The front of sixteen networks is short: five at once would be all of it.
+    monkeypatch.setattr(measured_module, "TOGETHER", 2)
+
     def derive(model: Stubborn, limit: float) -> Derived:
         COST_MODELS.register(model.name)(model)
         task = replace(_task(space, 0.0, tmp_path), budgets=(Budget(model.name, limit, SIZE),))
