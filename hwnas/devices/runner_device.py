@@ -98,8 +98,12 @@ class RunnerDevice(Device):
                 bar.advance()
                 measured += 1
         bar.advance(timing.rounds - measured)
-        if len(found) != len(paths) or len({len(one.rounds_ms) for one in found}) > 1:
+        if len(found) != len(paths):
             raise HwnasError(f"{self._connection.where} has told times of {len(found)} files, not of {len(paths)}")
+        if len(turns := sorted({len(one.rounds_ms) for one in found})) > 1:
+            raise HwnasError(
+                f"{self._connection.where} has told times of files that took {turns[0]} and {turns[-1]} turns"
+            )
         return found
 
     def _run(self, paths: Sequence[Path], timing: Timing) -> Iterator[dict[str, Any]]:

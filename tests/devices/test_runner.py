@@ -215,21 +215,34 @@ NONSENSE: list[object] = [
 ]
 
 
+def _liar(said: list[object], folder: Path) -> Device:
+    """This machine with an interpreter that tells this, whatever it is asked; and before it what it is, if need be."""
+    mark: dict[str, object] = dict.fromkeys(("hardware", "machine", "system", "runtime", "runtime_version"), "x")
+    device = {"kind": "device", "fingerprint": mark | {"provider": "cpu", "threads": 1}}
+    tells_itself = isinstance(said[0], dict) and said[0].get("kind") == "device"
+    lines = "\n".join(json.dumps(line) for line in (said if tells_itself else [device, *said]))
+    path = folder / "python"
+    path.write_text(
+        f"#!{sys.executable}\nimport sys, threading, time\n"
+        "threading.Thread(target=sys.stdin.buffer.read, daemon=True).start()\n"
+        f"print({lines!r}, flush=True)\ntime.sleep(1)\n"
+    )
+    path.chmod(0o755)
+    return open_device(load_target("cpu").model_copy(update={"python": str(path)}))
+
+
 @pytest.mark.parametrize("nonsense", NONSENSE)
 def test_a_device_that_tells_nonsense_is_an_error_of_one_line(nonsense: object, espcn: Path, tmp_path: Path) -> None:
-    mark: dict[str, object] = dict.fromkeys(("hardware", "machine", "system", "runtime", "runtime_version"), "x")
-    mark |= {"provider": "cpu", "threads": 1}
-    lines = [{"kind": "device", "fingerprint": mark}, nonsense, {"kind": "end"}]
-    if isinstance(nonsense, dict) and nonsense.get("kind") == "device":
-        lines = lines[1:]
-    liar = tmp_path / "python"
-    said = "\n".join(json.dumps(line) for line in lines)
-    liar.write_text(f"#!/bin/sh\ncat > /dev/null &\ncat <<'END'\n{said}\nEND\nsleep 1\n")
-    liar.chmod(0o755)
-    device = open_device(load_target("cpu").model_copy(update={"python": str(liar)}))
-    with pytest.raises(HwnasError) as caught:
+    device = _liar([nonsense, {"kind": "end"}], tmp_path)
+    with pytest.raises(HwnasError, match=r"this machine( tells nonsense: | has told times of 0 files|: )") as caught:
         device.measure([espcn], Timing((24, 32), rounds=1), Silent())
     assert str(caught.value).isprintable()
+
+
+def test_turns_that_do_not_pair_are_nonsense(espcn: Path, tmp_path: Path) -> None:
+    models = [{"kind": "model", "rounds_ms": [[1.0]] * n, "layers": []} for n in (6, 7)]
+    with pytest.raises(HwnasError, match="has told times of files that took 6 and 7 turns"):
+        _liar([*models, {"kind": "end"}], tmp_path).measure([espcn] * 2, Timing((24, 32), rounds=1), Silent())
 
 
 class Moody(Model):

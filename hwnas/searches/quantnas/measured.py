@@ -63,10 +63,10 @@ def derive_measured(task: SearchTask, log_probabilities: Mapping[str, Sequence[f
     within: list[Choice] = []
     corrections = dict.fromkeys((budget.metric for budget in timed), 1.0)
     for attempt in range(1, ATTEMPTS + 1):
-        proposed = _proposals(task, timed, log_probabilities, corrections)
-        if not proposed or (attempt == ATTEMPTS and not within):
-            proposed.append(_fastest(task, timed))
-        proposed = [choice for choice in dict.fromkeys(proposed) if choice not in measured]
+        proposed = [c for c in _proposals(task, timed, log_probabilities, corrections) if c not in measured]
+        fastest = _fastest(task, timed)
+        if not within and (not proposed or attempt == ATTEMPTS) and fastest not in (*measured, *proposed):
+            proposed.append(fastest)
         if not proposed:
             break
         architectures = {choice: task.space.architecture(_named(task, choice)) for choice in proposed}
