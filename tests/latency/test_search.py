@@ -32,6 +32,8 @@ from hwnas.spaces.space import SearchSpace
 from .simulated import SIZE, SimulatedDevice, true_ms
 
 Simulated = type[SimulatedDevice]
+Times = dict[tuple[int, ...], float]
+Derive = Callable[[float], Derived]
 
 
 class Lines(Silent):
@@ -64,7 +66,7 @@ def _task(space: SearchSpace, limit: float, tmp_path: Path) -> SearchTask:
 
 
 @pytest.fixture(scope="module")
-def truth(space: SearchSpace, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, ...], float]:
+def truth(space: SearchSpace, tmp_path_factory: pytest.TempPathFactory) -> Times:
     """Milliseconds of all sixteen networks of the space."""
     path, target = tmp_path_factory.mktemp("all") / "n.onnx", load_target("cpu")
     found = {}
@@ -83,7 +85,7 @@ def _scores(space: SearchSpace) -> dict[str, list[float]]:
     }
 
 
-def _best(space: SearchSpace, times: dict[tuple[int, ...], float], limit: float) -> tuple[int, ...]:
+def _best(space: SearchSpace, times: Times, limit: float) -> tuple[int, ...]:
     scores = _scores(space)
 
     def score(choice: tuple[int, ...]) -> float:
@@ -92,23 +94,24 @@ def _best(space: SearchSpace, times: dict[tuple[int, ...], float], limit: float)
     return max((choice for choice, ms in times.items() if ms <= limit), key=score)
 
 
+@pytest.fixture
+def derive(built_here: LatencyTable, simulated: Simulated, space: SearchSpace, tmp_path: Path) -> Derive:
+    """Derives within a limit on a device that is steady."""
+    simulated.drift = simulated.outliers = 0.0
+    return lambda limit: derive_measured(_task(space, limit, tmp_path), _scores(space))
+
+
 @pytest.mark.parametrize(("speed", "slower"), [(1.0, 1.0), (1.6, 1.0), (0.7, 1.0), (1.0, 1.25)])
 def test_the_choice_is_the_best_that_is_measured_within(
-    speed: float,
-    slower: float,
-    built_here: LatencyTable,
-    simulated: Simulated,
-    space: SearchSpace,
-    truth: dict[tuple[int, ...], float],
-    tmp_path: Path,
+    speed: float, slower: float, derive: Derive, simulated: Simulated, space: SearchSpace, truth: Times
 ) -> None:
     """Also on a device that is slower or faster than it was, or on which all but the reference are slower."""
-    simulated.speed, simulated.slower, simulated.drift, simulated.outliers = speed, slower, 0.0, 0.0
+    simulated.speed, simulated.slower = speed, slower
     least = min(truth.values())
     times = {choice: ms * speed * (slower if ms > least else 1) for choice, ms in truth.items()}
     # Between two networks: a prediction cannot tell which side one is on that takes just the limit.
     limit = sum(sorted(times.values())[7:9]) / 2
-    derived = derive_measured(_task(space, limit, tmp_path), _scores(space))
+    derived = derive(limit)
     assert derived.chosen is not None
     chosen = tuple(derived.chosen[layer] for layer in space.choices)
     assert derived.measured[chosen]["latency@abacus"] == pytest.approx(times[chosen])
@@ -116,14 +119,9 @@ def test_the_choice_is_the_best_that_is_measured_within(
 
 
 def test_the_best_of_the_front_are_measured_though_the_budget_does_not_bind(
-    built_here: LatencyTable,
-    simulated: Simulated,
-    space: SearchSpace,
-    truth: dict[tuple[int, ...], float],
-    tmp_path: Path,
+    derive: Derive, space: SearchSpace, truth: Times
 ) -> None:
-    simulated.drift = simulated.outliers = 0.0
-    derived = derive_measured(_task(space, 10 * max(truth.values()), tmp_path), _scores(space))
+    derived = derive(10 * max(truth.values()))
     best = _best(space, truth, math.inf)
     assert derived.chosen == dict(zip(space.choices, best, strict=True)) and len(derived.measured) == 5
     times = [truth[choice] for choice in derived.measured]
@@ -174,7 +172,7 @@ def derived_by(
 
 
 @pytest.fixture
-def parameters(space: SearchSpace) -> dict[tuple[int, ...], float]:
+def parameters(space: SearchSpace) -> Times:
     choices = itertools.product(*(range(len(candidates)) for candidates in space.choices.values()))
     model = Stubborn(1.0)
     return {
@@ -185,7 +183,7 @@ def parameters(space: SearchSpace) -> dict[tuple[int, ...], float]:
 
 def test_predictions_that_do_not_learn_are_corrected_by_a_factor(
     space: SearchSpace,
-    parameters: dict[tuple[int, ...], float],
+    parameters: Times,
     derived_by: Callable[[Stubborn, float], Derived],
 ) -> None:
     limit = sum(sorted(parameters.values())[7:9]) / 2
@@ -195,7 +193,7 @@ def test_predictions_that_do_not_learn_are_corrected_by_a_factor(
 
 def test_the_fastest_is_measured_when_nothing_else_helps(
     space: SearchSpace,
-    parameters: dict[tuple[int, ...], float],
+    parameters: Times,
     derived_by: Callable[[Stubborn, float], Derived],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -209,7 +207,7 @@ def test_the_fastest_is_measured_when_nothing_else_helps(
 
 def test_a_network_that_is_just_over_by_prediction_is_measured_too(
     space: SearchSpace,
-    parameters: dict[tuple[int, ...], float],
+    parameters: Times,
     derived_by: Callable[[Stubborn, float], Derived],
 ) -> None:
     """One that takes 3 % less than is predicted, of a limit that the prediction is 2 % over."""
@@ -222,7 +220,7 @@ def test_a_budget_that_nothing_meets_on_the_device_says_so(
     built_here: LatencyTable,
     simulated: Simulated,
     space: SearchSpace,
-    truth: dict[tuple[int, ...], float],
+    truth: Times,
     tmp_path: Path,
 ) -> None:
     simulated.speed, simulated.drift = 100.0, 0.0
