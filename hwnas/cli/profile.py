@@ -30,7 +30,9 @@ def profile(
     against: Annotated[
         str | None, typer.Option("--against", help="Another one, timed in turn with it; the ratio is what holds.")
     ] = None,
-    bits: Annotated[int | None, typer.Option("--bits", help="Every layer at this width; 32 for float.")] = None,
+    bits: Annotated[
+        int | None, typer.Option("--bits", help="Every layer of the network at this width; 32 for float.")
+    ] = None,
     scale: options.Scale = None,
     threads: options.Threads = None,
     rounds: Annotated[int, typer.Option("--rounds", help="Inferences at least.", min=1)] = 20,
@@ -57,7 +59,7 @@ def profile(
 
       hwnas profile runs/mine/model.onnx --against other.onnx --input-size 360x640
 
-      hwnas profile espcn --bits 8 --target jetson --host me@board
+      hwnas profile espcn --bits 8 --against espcn --target jetson --host me@board
     """
     import json as encoder
     from tempfile import TemporaryDirectory
@@ -73,11 +75,13 @@ def profile(
     chosen, size = with_threads(load_target(target), threads), parse_size(input_size)
     names = [network] if against is None else [network, against]
     with open_device(chosen, host) as device, TemporaryDirectory() as folder, progress() as tell:
-        files = [_file(name, chosen, size, Path(folder) / str(i), scale, bits) for i, name in enumerate(names)]
+        widths = [bits, None]
+        files = [_file(name, chosen, size, Path(folder) / str(i), scale, widths[i]) for i, name in enumerate(names)]
         timing = Timing(size, rounds, precision / 100, seconds=seconds, layers=True)
         found = device.measure(files, timing, tell)
     figures = {
         "network": network,
+        "bits": bits,
         "target": chosen.name,
         "input_size": input_size,
         **found[0].as_json(),
@@ -91,7 +95,7 @@ def profile(
     if json:
         print(encoder.dumps(figures))
         return
-    _show(names, found, chosen, size)
+    _show([name if bits is None or i else f"{name}, {bits} bits" for i, name in enumerate(names)], found, chosen, size)
     typer.echo(f"written to {path}")
 
 

@@ -85,6 +85,7 @@ def test_a_network_is_profiled_and_compared(hwnas: Any, tmp_path: Path, monkeypa
     assert found["p90_ms"] is None and found["p99_ms"] is None, "of seven inferences none is beyond them"
     assert found["images_per_s"] == pytest.approx(1e3 / found["p50_ms"])
     assert {"QLinearConv"} <= {layer["kind"] for layer in found["layers"]}
+    assert "QLinearConv" not in {layer["kind"] for layer in found["against"]["layers"]}, "the other one is float"
     assert found["fingerprint"]["runtime"] == "onnxruntime" and found["against"]["ratio"] > 0
     assert json.loads((tmp_path / "profile.json").read_text()) == found
     shown = hwnas("profile", "espcn", "--input-size", "24x32", "--scale", "2", "-o", tmp_path / "other.json").out
