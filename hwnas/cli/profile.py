@@ -128,15 +128,16 @@ def _show(names: list[str], found: list[Measurement], target: Target, size: Size
     measured = first.method == "measured"
     table = Table(title=f"{target.name} at {format_size(size)}, {first.method}")
     distribution = ("95 % interval", "p90 ms", "p99 ms") if measured else ()
-    for column in ("network", "p50 ms" if measured else "ms", *distribution, "images/s", "inferences", "memory"):
+    remembered = ("memory",) if any(one.peak_bytes is not None for one in found) else ()
+    for column in ("network", "p50 ms" if measured else "ms", *distribution, "images/s", "runs", *remembered):
         table.add_column(column, justify="left" if column == "network" else "right")
     for name, one in zip(names, found, strict=True):
         interval = "" if one.interval is None else f"{one.interval[0]:.4g} to {one.interval[1]:.4g}"
         tails = ["" if (ms := one.tail(percent)) is None else f"{ms:.4g}" for percent in (90, 99)]
         spread = [interval, *tails] if measured else []
-        memory = "" if one.peak_bytes is None else f"{one.peak_bytes / 1e6:.3g} MB"
-        inferences = str(len(one.samples_ms)) if measured else "none"
-        table.add_row(name, f"{one.p50:.4g}", *spread, f"{1e3 / one.p50:.4g}", inferences, memory)
+        memory = ["" if one.peak_bytes is None else f"{one.peak_bytes / 1e6:.3g} MB"] if remembered else []
+        runs = str(len(one.samples_ms)) if measured else "none"
+        table.add_row(name, f"{one.p50:.4g}", *spread, f"{1e3 / one.p50:.4g}", runs, *memory)
     stdout.print(table)
     if len(found) > 1:
         ratio, within = paired_ratio(*found)
