@@ -107,6 +107,6 @@ def cost(
     stdout.print(table)
     if prediction is not None:
         stdout.print(
-            f"predicted from what was measured on {prediction.source} ({prediction}); an operator counts what it takes "
-            "more than the cheapest one of as many channels"
+            f"predicted from networks {prediction.source} ({prediction}); an operator counts what it takes more than "
+            "the cheapest one of as many channels"
         )

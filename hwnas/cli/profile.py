@@ -101,14 +101,23 @@ def profile(
 
 def _file(name: str, target: Target, size: Size, folder: Path, scale: int | None, bits: int | None) -> Path:
     """The file that the user names, or a network in one."""
+    from importlib.util import find_spec
+
     from hwnas.cli.resolve import resolve_architecture
     from hwnas.errors import UsageError
     from hwnas.exporters.untrained import untrained_suffix, write_untrained
+    from hwnas.sizes import format_size
 
     path = Path(name)
     if path.is_file() and path.suffix != ".json":
         if bits is not None or scale is not None:
             raise UsageError(f"{path} is a file and timed as it is; leave --bits and --scale out")
+        if path.suffix == ".tflite" and find_spec("ai_edge_litert"):  # neither Vela nor benchmark_model would say
+            from hwnas.exporters.tflite import TfliteArtifact
+
+            if (taken := TfliteArtifact(path).size) != size:
+                fixed = format_size(taken)
+                raise UsageError(f"{path} takes images of {fixed} only; time it with --input-size {fixed}")
         return path
     architecture = resolve_architecture(name, scale, bits)
     folder.mkdir()

@@ -41,7 +41,10 @@ def open_run(out: Path | None, resume: bool, layers: Sequence[Mapping[str, Any]]
                 f"{out} was started with other settings ({_difference(saved, wanted)}); "
                 "resume without options, or start a new run with another --out"
             )
-        return RunDirectory(out), saved
+        run = RunDirectory(out)
+        if not run.architecture.exists():  # a device may be another one now, or gone
+            pipeline.check(saved)
+        return run, saved
     pipeline.check(config)
     run = RunDirectory.create(out)
     config.save(run.config)

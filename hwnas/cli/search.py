@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from hwnas.cli import options
@@ -43,8 +44,13 @@ def search(
     rows = read_front(directory)
     found = next(row for row in rows if row["chosen"] == "1")
     budgets = pipeline.budgets_of(settings)
-    measured = {b.metric: float(ms) for b in budgets if (ms := found.get(f"{b.metric}_measured"))}
-    costs = {b.metric: b.model.architecture_cost(chosen, b.input_size).value for b in budgets}
+    measured = {b.metric: float(ms) for b in budgets if (ms := found.get(b.model.measured_column))}
+    costs = {
+        b.metric: float(found[f"{b.metric}_predicted"])
+        if b.model.measurable
+        else b.model.architecture_cost(chosen, b.input_size).value
+        for b in budgets
+    }
     predictions = {b.metric: p for b in budgets if (p := b.model.prediction(chosen, b.input_size)) is not None}
     if json:
         import json as encoder
@@ -73,7 +79,8 @@ def search(
         known = bound.format(costs[bound.metric])
         if bound.metric in measured:
             how = predictions[bound.metric]
-            known = f"{bound.format(measured[bound.metric])} measured, {known} predicted ({how}),"
+            found_to_take = f"{bound.format(measured[bound.metric])} {bound.model.how_measured}"
+            known = f"{found_to_take}, {known} predicted ({how}),"
         stdout.print(f"chosen: {known} of {bound}")
     stdout.print(f"next: hwnas train {directory.path}")
 
@@ -84,7 +91,7 @@ def _readable(column: str, value: str) -> str:
 
     if column == "chosen":
         return "*" if value == "1" else ""
-    metric = column.removesuffix("_predicted").removesuffix("_measured")
+    metric = re.sub("_(predicted|measured|vendor_estimated)$", "", column)
     return format_quantity(float(value), cost_model(metric).unit) if value and is_metric(metric) else value
 
 

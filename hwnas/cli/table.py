@@ -67,10 +67,13 @@ def build(
         fingerprint = device.probe().fingerprint
         tell.say(f"{target.name}: {fingerprint}")
         found, survey = building.open_survey(device, space, size, fingerprint)
-        there, all_of_them = len(survey.networks), len(building.wanted(survey, calibration))
-        if there < all_of_them:
+        measured = {network.choice for network in survey.networks}
+        wanted = [choice in measured for choice, _ in building.wanted(survey, calibration)]
+        if not all(wanted):
             minutes = building.estimate_minutes(survey, device, calibration, rounds)
-            tell.say(f"space {space.name}: {there} of {all_of_them} networks are there; about {minutes:.0f} minutes")
+            tell.say(
+                f"space {space.name}: {sum(wanted)} of {len(wanted)} networks are there; about {minutes:.0f} minutes"
+            )
             found, survey = building.build_table(device, space, size, tell, calibration, rounds)
     model = fit(survey, target)
     if json:
@@ -119,9 +122,11 @@ def show(layers: options.Layers, json: options.Json = False) -> None:
 
     settings = new_config(layers)
     found, survey = _existing(settings)
+    from hwnas.devices import DEVICES
     from hwnas.devices.target import load_target
 
-    model = fit(survey, load_target(settings.target))
+    target = load_target(settings.target)
+    model, how = fit(survey, target), DEVICES[target.runtime].method
     rows: list[dict[str, Any]] = [
         {
             "operator": spec.label,
@@ -136,6 +141,7 @@ def show(layers: options.Layers, json: options.Json = False) -> None:
         import json as encoder
 
         head = {"table": str(found.path), "fingerprint": found.fingerprint.model_dump(), "method": "predicted"}
+        head["networks"] = how
         whole = {"reference_ms": survey.ms, "network_ms": model.constant, "uncertainty": model.uncertainty}
         print(encoder.dumps({**head, **whole, "operators": rows}))
         return
@@ -151,7 +157,7 @@ def show(layers: options.Layers, json: options.Json = False) -> None:
         shown.add_row(row["operator"], channels, row["map"], f"{row['ms']:.3f}")
     stdout.print(shown)
     stdout.print(f"besides, every network of the space takes {model.constant:.4g} ms")
-    stdout.print(f"measured on {found.fingerprint}: {len(survey.networks)} networks, {survey.seconds / 60:.1f} minutes")
+    stdout.print(f"{how} on {found.fingerprint}: {len(survey.networks)} networks, {survey.seconds / 60:.1f} minutes")
     prediction = Prediction(model.uncertainty, str(found.fingerprint))
     stdout.print(f"predictions: {prediction}, of networks left out of the fit")
     stdout.print(str(found.path))
@@ -204,7 +210,7 @@ def validate(
         )
     stdout.print(shown)
     low, high = min(result.measured_ms), max(result.measured_ms)
-    stdout.print(f"they take {low:.4g} to {high:.4g} ms; measured on {found.fingerprint}")
+    stdout.print(f"they take {low:.4g} to {high:.4g} ms, {device.method} on {found.fingerprint}")
     now = sorted(result.reference_ms)[len(result.reference_ms) // 2]
     stdout.print(f"the reference takes {now:.4g} ms now, and took {survey.ms:.4g} ms when the table was built")
 

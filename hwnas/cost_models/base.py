@@ -53,7 +53,7 @@ class Prediction:
 
     Attributes:
         uncertainty: share by which 19 of 20 predictions are off at most; None if too little was measured to say.
-        source: what was measured, for people.
+        source: how that was found that it is predicted from, and on what, for people.
     """
 
     uncertainty: float | None
@@ -62,7 +62,7 @@ class Prediction:
     def __str__(self) -> str:
         if self.uncertainty is None:
             return "too few networks at random were measured to say how certain"
-        return f"19 of 20 times within {self.uncertainty:.1%}"
+        return f"19 of 20 times within {self.uncertainty:.1%} in turn with the table's reference"
 
 
 class CostModel(ABC):
@@ -144,6 +144,16 @@ class CostModel(ABC):
             HwnasError: if it cannot be measured now.
         """
         raise ValueError(f"{self.name} is counted, not measured")
+
+    @property
+    def how_measured(self) -> str:
+        """How what `measure` tells is known: ``measured``, or ``vendor-estimated``."""
+        return "measured"
+
+    @property
+    def measured_column(self) -> str:
+        """Name of what `measure` tells, in tables of figures."""
+        return f"{self.name}_{self.how_measured.replace('-', '_')}"
 
     def prediction(self, architecture: Architecture, input_size: Size) -> Prediction | None:
         """What the cost of an architecture is predicted from, and how certain that is; None for what is counted."""

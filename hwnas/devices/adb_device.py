@@ -72,7 +72,7 @@ class AdbDevice(Device):
     def probe(self) -> Probe:
         with self._folder() as folder:
             binary = self._binary(folder)
-            free = self._shell("df", "-k", FOLDER).splitlines()[-1].split()
+            free = (self._shell("df", "-k", FOLDER).splitlines() or [""])[-1].split()
             return Probe(
                 fingerprint=self._fingerprint(binary),
                 free_bytes=int(free[3]) * 1024 if len(free) > 3 and free[3].isdigit() else None,
@@ -94,9 +94,9 @@ class AdbDevice(Device):
             bar = progress.task("measure", timing.rounds)
             rounds = time_all(models, asdict(timing), lambda done, _: bar.advance(int(done < timing.rounds)))
             bar.advance()
-            clock = self._ask("cat", "/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq")
+            clock = self._highest("scaling_cur_freq")
             more = [model.more() if timing.layers else {} for model in models]
-        fixed = {"method": self.method, "fingerprint": fingerprint, "clock_khz": _number(clock)}
+        fixed = {"method": self.method, "fingerprint": fingerprint, "clock_khz": clock}
         return [
             told_by("the phone", Measurement, {**fixed, "rounds_ms": rounds[i], **more[i]}) for i in range(len(paths))
         ]
@@ -128,9 +128,8 @@ class AdbDevice(Device):
 
     def _fingerprint(self, binary: str) -> Fingerprint:
         # The program does not say which version it is.
-        digest = self._shell("sha256sum", binary).split()[0][:12]
+        digest = self._shell("sha256sum", binary)[:12]
         cores = self._ask("nproc")
-        governor = self._ask("cat", "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
         model = self._property("ro.product.model") or "phone"
         chip = self._property("ro.soc.model") or self._property("ro.board.platform")
         told = {
@@ -142,10 +141,16 @@ class AdbDevice(Device):
             "runtime_version": digest,
             "provider": self.target.provider,
             "threads": self.target.threads,
-            "governor": governor.strip() if governor else None,
-            "max_khz": _number(self._ask("cat", "/sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq")),
+            "governor": "/".join(sorted(self._of_all_cores("scaling_governor"))) or None,
+            "max_khz": self._highest("scaling_max_freq"),
         }
         return told_by("the phone", Fingerprint, told)
+
+    def _of_all_cores(self, name: str) -> set[str]:
+        return set((self._ask("sh", "-c", f"cat /sys/devices/system/cpu/cpu*/cpufreq/{name}") or "").split())
+
+    def _highest(self, name: str) -> int | None:
+        return max((int(clock) for clock in self._of_all_cores(name) if clock.isdigit()), default=None)
 
     def _property(self, name: str) -> str:
         return (self._ask("getprop", name) or "").strip()
@@ -213,11 +218,14 @@ class AdbDevice(Device):
         import adbutils
 
         phone = self._connected()
+        limited = shlex.join(["timeout", "-k", "5", f"{COMMAND_SECONDS:.0f}", *command])
         try:
             # Standard error with it: the benchmark writes to both.
-            answer = phone.shell2(f"{shlex.join(command)} 2>&1", timeout=COMMAND_SECONDS)
+            answer = phone.shell2(f"{limited} 2>&1", timeout=COMMAND_SECONDS + 10)
         except (adbutils.AdbError, OSError, ValueError) as error:
             raise self._gone(error) from error
+        if answer.returncode in (124, 137):
+            raise HwnasError(f"{posixpath.basename(command[0])} did not end on the phone in {COMMAND_SECONDS:.0f} s")
         return answer.returncode, answer.output
 
     def _gone(self, error: BaseException) -> HwnasError:

@@ -15,6 +15,10 @@ SILENCE_SECONDS = 30.0
 """After which a command that says nothing is given up; the runner says something every two seconds."""
 
 
+CHUNK = 1 << 18
+"""Bytes that are sent at once: each such part may take as long as silence is borne."""
+
+
 class Channel(ABC):
     """A command that runs on a device, for as long as somebody listens."""
 
@@ -67,25 +71,38 @@ class _LocalChannel(Channel):
 
     def send(self, data: bytes) -> None:
         assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(data)
-            self._process.stdin.flush()
-        except OSError as error:
-            raise HwnasError(f"the measuring process ended before its work was sent: {self.complaint()}") from error
+        for start in range(0, len(data), CHUNK):
+            with self._alarm():
+                try:
+                    self._process.stdin.write(data[start : start + CHUNK])
+                    self._process.stdin.flush()
+                except OSError as error:
+                    if self._given_up:
+                        continue
+                    raise HwnasError(
+                        f"the measuring process ended before its work was sent: {self.complaint()}"
+                    ) from error
 
     def lines(self) -> Iterator[bytes]:
         assert self._process.stdout is not None
         while True:
-            # Pipes have no time limit of their own that all systems know.
-            alarm = threading.Timer(SILENCE_SECONDS, self._give_up)
-            alarm.start()
-            line = self._process.stdout.readline()
-            alarm.cancel()
-            if self._given_up:
-                raise HwnasError(f"the measuring process has said nothing for {SILENCE_SECONDS:.0f} s; it hangs")
+            with self._alarm():
+                line = self._process.stdout.readline()
             if not line:
                 return
             yield line
+
+    @contextmanager
+    def _alarm(self) -> Iterator[None]:
+        """Give the process up if the block takes too long; pipes have no limit of their own that all systems know."""
+        alarm = threading.Timer(SILENCE_SECONDS, self._give_up)
+        alarm.start()
+        try:
+            yield
+        finally:
+            alarm.cancel()
+        if self._given_up:
+            raise HwnasError(f"the measuring process has said nothing for {SILENCE_SECONDS:.0f} s; it hangs")
 
     def _give_up(self) -> None:
         self._given_up = True

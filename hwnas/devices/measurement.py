@@ -43,7 +43,7 @@ class Fingerprint(BaseModel):
 
     hardware: Line
     machine: Line
-    cores: int | float | None = None
+    cores: int | Annotated[float, Field(allow_inf_nan=False)] | None = None
     gpu: Line | None = None
     system: Line
     runtime: Line
@@ -116,7 +116,8 @@ class Measurement(BaseModel):
     def interval(self) -> tuple[float, float] | None:
         """The 95 % confidence interval of the median; None of too few turns.
 
-        Of the medians of turns: inferences of one turn are alike, and not so many independent samples.
+        Of the medians of turns: inferences of one turn are alike, and not so many independent samples. It says what
+        more turns of this session would; what the device does tomorrow it cannot say.
         """
         return median_interval([quantile(turn, 0.5) for turn in self.rounds_ms])
 

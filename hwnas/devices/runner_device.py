@@ -69,11 +69,13 @@ class RunnerDevice(Device):
         if self.target.connection == "local" and package is not None and find_spec(package) is None:
             extra = _EXTRAS.get(self.target.runtime)
             return f"{package} is not installed" + (f"; pip install 'hwnas[{extra}]'" if extra else "")
-        self._connection.attempts = 1
+        patient, self._connection.attempts = self._connection.attempts, 1
         try:
             self.probe()
         except HwnasError as error:
             return str(error)
+        finally:
+            self._connection.attempts = patient
         return None
 
     def probe(self) -> Probe:
@@ -187,16 +189,16 @@ def _read_onnx(path: Path) -> tuple[bytes, str | None]:
 
     content = _read(path)
     try:
-        model = onnx.load_from_string(content)
-        if any(map(onnx.external_data_helper.uses_external_data, model.graph.initializer)):
-            content = onnx.load(path).SerializeToString()
+        onnx.load_from_string(content)
+        # Once more, with what it keeps in other files.
+        model = onnx.load(path)
     except (DecodeError, ValueError) as error:
         raise HwnasError(f"{path} is not an ONNX file, or is damaged; export the network again") from error
     except (OSError, onnx.checker.ValidationError) as error:
         raise HwnasError(f"{path} keeps its weights in another file, which cannot be read: {error}") from error
     inputs = model.graph.input
     sides = [dim.HasField("dim_value") for port in inputs[:1] for dim in port.type.tensor_type.shape.dim]
-    return content, str(inputs[0].name) if not all(sides) else None
+    return model.SerializeToString(), str(inputs[0].name) if not all(sides) else None
 
 
 def _read(file: Path) -> bytes:

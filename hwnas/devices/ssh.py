@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hwnas.devices.connection import SILENCE_SECONDS, Channel, Connection, last_line
+from hwnas.devices.connection import CHUNK, SILENCE_SECONDS, Channel, Connection, last_line
 from hwnas.errors import HwnasError, UsageError
 
 if TYPE_CHECKING:
@@ -61,8 +61,9 @@ class SshConnection(Connection):
         if self._connection is None:
             self._connection = self._wait(self._connect())
         try:
-            process = self._wait(self._connection.create_process(shlex.join(command), encoding=None))
-        except (asyncssh.Error, OSError) as error:
+            starting = self._connection.create_process(_quoted(command), encoding=None)
+            process = self._wait(starting, SILENCE_SECONDS)
+        except (asyncssh.Error, OSError, TimeoutError) as error:
             self.give_up()
             raise HwnasError(f"{self.where} starts no command: {_reason(error)}") from error
         try:
@@ -148,30 +149,41 @@ class _SshChannel(Channel):
     def send(self, data: bytes) -> None:
         import asyncssh
 
-        async def write() -> None:
-            self._process.stdin.write(data)
+        async def write(part: bytes) -> None:
+            self._process.stdin.write(part)
             await self._process.stdin.drain()
 
-        try:
-            self._connection._wait(write())
-        except (asyncssh.Error, OSError) as error:
-            raise self._broken(error) from error
+        for start in range(0, len(data), CHUNK):
+            try:
+                self._connection._wait(write(data[start : start + CHUNK]), SILENCE_SECONDS)
+            except TimeoutError as error:
+                raise self._silent() from error
+            except (asyncssh.Error, OSError) as error:
+                raise self._broken(error) from error
+
+    def _silent(self) -> HwnasError:
+        return HwnasError(f"{self._connection.where} has said nothing for {SILENCE_SECONDS:.0f} s; it may hang")
 
     def lines(self) -> Iterator[bytes]:
         import asyncssh
 
+        line = b""
         while True:
             try:
-                line = self._connection._wait(self._process.stdout.readline(), SILENCE_SECONDS)
+                part = self._connection._wait(self._process.stdout.readline(), SILENCE_SECONDS)
             except TimeoutError as error:
-                raise HwnasError(
-                    f"{self._connection.where} has said nothing for {SILENCE_SECONDS:.0f} s; it may hang"
-                ) from error
+                raise self._silent() from error
             except (asyncssh.Error, OSError) as error:
                 raise self._broken(error) from error
-            if not line:
+            line += part
+            # A line that is longer than its buffer comes in parts.
+            if part and not part.endswith(b"\n"):
+                continue
+            if line:
+                yield line
+            if not part:
                 return
-            yield line
+            line = b""
 
     def complaint(self) -> str:
         import asyncssh
@@ -180,6 +192,13 @@ class _SshChannel(Channel):
             return last_line(self._connection._wait(self._process.stderr.read(), 5))
         except (TimeoutError, asyncssh.Error, OSError):
             return ""
+
+
+def _quoted(command: Sequence[str]) -> str:
+    """For the shell there, which is to know what ``~/`` is at the beginning of a program."""
+    if command[0].startswith("~/"):
+        return f"~/{shlex.join([command[0].removeprefix('~/'), *command[1:]])}"
+    return shlex.join(command)
 
 
 def _reason(error: BaseException) -> str:

@@ -35,8 +35,8 @@ class VelaDevice(Device):
             system=platform.system(),
             runtime="vela",
             runtime_version=version("ethos-u-vela"),
-            provider="npu",
-            threads=1,
+            provider=self.target.provider,
+            threads=self.target.threads,
         )
         return Probe(fingerprint, None, ("its times are estimates of the vendor's compiler",))
 

@@ -203,9 +203,7 @@ def build_table(
             MeasuredNetwork.model_validate({"choice": c, "why": purposes[c], "ratio": r, "rounds": rounds})
             for c, r in zip(batch, session.ratios, strict=True)
         ]
-        survey = survey.with_session(session.reference_ms, networks, time.monotonic() - started)
-        table = table.with_survey(survey)
-        table.save()
+        table, survey = table.record(survey, networks, session.reference_ms, time.monotonic() - started)
         bar.advance(len(batch), reference=f"{session.reference_ms:.3g} ms")
     return table, survey
 

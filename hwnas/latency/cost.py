@@ -12,13 +12,21 @@ from typing import NoReturn
 from hwnas.architecture import Architecture
 from hwnas.cost_models.base import Cost, LayerCost, Prediction
 from hwnas.cost_models.target import TARGET_COST_MODELS, TargetCostModel
-from hwnas.devices import Fingerprint, open_device
+from hwnas.devices import DEVICES, Fingerprint, Method, open_device
 from hwnas.errors import HwnasError
-from hwnas.latency.build import ROUNDS, batches, estimate_minutes, measure_session, open_survey, require_same
+from hwnas.latency.build import (
+    ROUNDS,
+    Session,
+    batches,
+    estimate_minutes,
+    measure_session,
+    open_survey,
+    require_same,
+)
 from hwnas.latency.fit import LatencyModel, fit
 from hwnas.latency.table import LatencyTable, MeasuredNetwork, Survey, find_tables
 from hwnas.operators import OperatorSpec
-from hwnas.progress import Progress
+from hwnas.progress import Progress, Silent
 from hwnas.sizes import Size, format_size
 from hwnas.spaces.space import SearchSpace
 
@@ -51,7 +59,12 @@ class LatencyCost(TargetCostModel):
         super().__init__(target)
         self._fitted: list[_Fitted] | None = None
         self._fingerprint = fingerprint
+        self._in_use: tuple[SearchSpace, Size] | None = None
         self._speed = 1.0
+
+    @property
+    def how_measured(self) -> Method:
+        return DEVICES[self.target.runtime].method
 
     def surveys(self) -> list[_Fitted]:
         """All surveys of the target's table that can be predicted from: the device's, or else the newest."""
@@ -60,47 +73,55 @@ class LatencyCost(TargetCostModel):
             self._fitted = []
             for table in tables[:1]:
                 for survey in filter(lambda survey: survey.is_complete, table.surveys):
-                    self._fitted.append(_Fitted(table, survey, fit(survey, self.target).at_speed(self._speed)))
+                    speed = self._speed if self._in_use and survey.covers(*self._in_use) else 1.0
+                    self._fitted.append(_Fitted(table, survey, fit(survey, self.target).at_speed(speed)))
         return self._fitted
 
     def require(self, space: SearchSpace, size: Size) -> None:
         """Find out, before anything takes long, whether the device is there and a table is of what it is now.
 
+        Its reference is measured: predictions are of the speed that the device has now.
+
         Raises:
             HwnasError: if not; without a table with the command that builds it and about how long that takes.
         """
         with open_device(self.target) as device:
-            fingerprint = device.probe().fingerprint
-            self._fingerprint, self._fitted = fingerprint, None
+            self._fingerprint, self._fitted = device.probe().fingerprint, None
             try:
-                self.fitted(space, size)
+                found = self.fitted(space, size)
             except HwnasError as error:
-                table, survey = open_survey(device, space, size, fingerprint)
+                table, survey = open_survey(device, space, size, self._fingerprint)
                 others = [different for t in find_tables(self.target.name) if (different := t.difference(table))]
                 why = f" (there is one of {others[0]})" if others else ""
                 minutes = math.ceil(estimate_minutes(survey, device))
                 raise HwnasError(f"{error}{why}; that takes about {minutes} minute{'s' * (minutes != 1)}") from error
+            self._heed(found, [measure_session(found.survey, [], device, ROUNDS, Silent())])
 
     def measure(self, architectures: Sequence[Architecture], input_size: Size, progress: Progress) -> list[float]:
         """Milliseconds by the clock: medians. They go into the table, and predictions to the device's present speed."""
-        self._fitted = None  # somebody may have added to the table since
-        found = self._of(architectures, input_size)
-        survey, choices = found.survey, [found.survey.choice(architecture) for architecture in architectures]
         sessions = []
         with open_device(self.target) as device:
+            # Somebody may have added to the table since, and a resumed search has not asked for the device yet.
+            self._fingerprint, self._fitted = device.probe().fingerprint, None
+            found = self._of(architectures, input_size)
+            survey, choices = found.survey, [found.survey.choice(architecture) for architecture in architectures]
             for batch in batches(survey, choices):
                 sessions.append(measure_session(survey, batch, device, ROUNDS, progress))
                 require_same(found.table, sessions[-1])
-        self._speed = statistics.median(session.reference_ms for session in sessions) / survey.ms
-        ratios = [ratio for session in sessions for ratio in session.ratios]
         networks = [
             MeasuredNetwork(choice=choice, why="search", ratio=ratio, rounds=ROUNDS)
-            for choice, ratio in zip(choices, ratios, strict=True)
+            for choice, ratio in zip(choices, (r for session in sessions for r in session.ratios), strict=True)
             if choice != survey.reference
         ]
-        found.table.with_survey(survey.with_networks(networks)).save()
-        self._fitted = None
+        found.table.record(survey, networks)
+        self._heed(found, sessions)
         return [measurement.p50 for session in sessions for measurement in session.measurements]
+
+    def _heed(self, found: _Fitted, sessions: Sequence[Session]) -> None:
+        """Predict at the speed that the device had in these sessions."""
+        self._in_use = found.survey.space, found.survey.size
+        self._speed = statistics.median(session.reference_ms for session in sessions) / found.survey.ms
+        self._fitted = None
 
     def fitted(self, space: SearchSpace, size: Size) -> _Fitted:
         """The survey of a space.
@@ -114,11 +135,15 @@ class LatencyCost(TargetCostModel):
         )
 
     def _of(self, architectures: Sequence[Architecture], size: Size) -> _Fitted:
-        found = next((f for f in self.surveys() if all(f.survey.can_tell(a, size) for a in architectures)), None)
-        return found or self._lacks(
-            f"a space with {architectures[0].name} at {format_size(size)}; measure it by `hwnas profile`, or build a "
-            "table by `hwnas table build`"
-        )
+        """The survey of a space with these networks: the one in use, if it is such."""
+        known = [f for f in self.surveys() if all(f.survey.can_tell(a, size) for a in architectures)]
+        known.sort(key=lambda f: self._in_use is None or not f.survey.covers(*self._in_use))
+        if not known:
+            self._lacks(
+                f"a space with {architectures[0].name} at {format_size(size)}; measure it by `hwnas profile`, or build "
+                "a table by `hwnas table build`"
+            )
+        return known[0]
 
     def _lacks(self, what: str) -> NoReturn:
         raise HwnasError(f"no latency table of target {self.target.name} has {what}")
@@ -147,10 +172,13 @@ class LatencyCost(TargetCostModel):
 
     def prediction(self, architecture: Architecture, input_size: Size) -> Prediction:
         found = self._of([architecture], input_size)
-        return Prediction(found.model.uncertainty, str(found.table.fingerprint))
+        return Prediction(found.model.uncertainty, f"{self.how_measured} on {found.table.fingerprint}")
 
     def wiring_cost(self, architecture: Architecture, size: Size) -> LayerCost | None:
         return self.architecture_cost(architecture, size).layers[-1]
+
+    def space_constant(self, space: SearchSpace, input_size: Size) -> float:
+        return self.fitted(space, input_size).model.constant
 
     def table(self, space: SearchSpace, input_size: Size) -> Mapping[str, list[float]]:
         model = self.fitted(space, input_size).model

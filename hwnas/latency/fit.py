@@ -110,6 +110,8 @@ def fit(survey: Survey, target: Target) -> LatencyModel:
     leverage = np.einsum("ij,jk,ik->i", features, inverse, features)
     held_out = np.abs(errors / np.maximum(1 - leverage, 1e-6))
     random_ones = [held_out[i + 1] for i, network in enumerate(survey.networks) if network.why == "calibration"]
+    if not np.all(np.isfinite(solution)):
+        raise HwnasError("the table's times cannot be explained by numbers; delete it, and build it again")
     values = {place: solution[alike[i]] + solution[n + i] for place, i in places.items()}
     constant = solution[-1]
     # Of all operators between the same channels the cheapest counts nothing; the constant takes what it does.

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hwnas.architecture import Architecture
@@ -23,7 +24,7 @@ from hwnas.sizes import Size
 from hwnas.spaces.space import SearchSpace
 from hwnas.user_files import user_folder
 
-_IDENTITY = {"target", "artifact", "profile", "graphs"}
+_IDENTITY = {"target", "artifact", "profile", "accelerator", "graphs"}
 
 
 class MeasuredNetwork(BaseModel):
@@ -41,7 +42,7 @@ class MeasuredNetwork(BaseModel):
 
     choice: Choice
     why: Literal["operator", "calibration", "search"]
-    ratio: float = Field(gt=0, allow_inf_nan=False)
+    ratio: float = Field(ge=1e-3, le=1e3)
     rounds: int = Field(ge=1)
 
 
@@ -116,11 +117,6 @@ class Survey(BaseModel):
             known[network.choice] = network if before is None else network.model_copy(update={"why": before.why})
         return self.model_copy(update={"networks": tuple(known.values())})
 
-    def with_session(self, reference_ms: float, networks: Iterable[MeasuredNetwork], seconds: float) -> Survey:
-        """The survey with what one more session has found."""
-        update = {"reference_ms": (*self.reference_ms, reference_ms), "seconds": self.seconds + seconds}
-        return self.with_networks(networks).model_copy(update=update)
-
 
 class LatencyTable(BaseModel):
     """All surveys of one target on one device with one runtime: one fingerprint, never two.
@@ -131,6 +127,7 @@ class LatencyTable(BaseModel):
         fingerprint: what it was measured on.
         artifact: format of the files that were measured.
         profile: form of their graphs.
+        accelerator: what they were compiled for; None where nothing is.
         graphs: version of what was written; see `hwnas.exporters.untrained.GRAPHS`.
         surveys: by space and size.
     """
@@ -142,6 +139,7 @@ class LatencyTable(BaseModel):
     fingerprint: Fingerprint
     artifact: str
     profile: str
+    accelerator: str | None = None
     graphs: int
     surveys: tuple[Survey, ...] = ()
 
@@ -149,18 +147,25 @@ class LatencyTable(BaseModel):
     def empty(cls, target: Target, fingerprint: Fingerprint) -> LatencyTable:
         """The table that is begun for a target on a device."""
         return cls(
-            target=target.name, fingerprint=fingerprint, artifact=target.artifact, profile=target.profile, graphs=GRAPHS
+            target=target.name,
+            fingerprint=fingerprint,
+            artifact=target.artifact,
+            profile=target.profile,
+            accelerator=target.accelerator,
+            graphs=GRAPHS,
         )
 
     @property
     def path(self) -> Path:
         """Where it is kept."""
-        what = json.dumps([self.fingerprint.model_dump(), self.artifact, self.profile, self.graphs], sort_keys=True)
+        what = json.dumps(self.model_dump(include={*_IDENTITY, "fingerprint"}), sort_keys=True)
         return tables_folder() / f"{self.target}-{hashlib.sha256(what.encode()).hexdigest()[:12]}.json"
 
     def fits(self, target: Target, fingerprint: Fingerprint | None = None) -> bool:
-        """Whether it tells of what is deployed to a target now; and, if it is said, on this device."""
-        return not self.difference(LatencyTable.empty(target, fingerprint or self.fingerprint))
+        """Whether it tells of what is deployed to a target as it is set now; and, if it is said, of this device."""
+        now = {name: getattr(target, name) for name in ("runtime", "provider", "threads")}
+        device = fingerprint or self.fingerprint.model_copy(update=now)
+        return not self.difference(LatencyTable.empty(target, device))
 
     def difference(self, other: LatencyTable) -> str:
         """``runtime_version 1.30 and 1.31``: what differs, of this one and of the other; empty if nothing does."""
@@ -179,6 +184,36 @@ class LatencyTable(BaseModel):
     def save(self) -> None:
         """Write it to its place, atomically."""
         write_text(self.path, json.dumps(self.model_dump(mode="json"), separators=(",", ":")) + "\n")
+
+    def record(
+        self,
+        survey: Survey,
+        networks: Iterable[MeasuredNetwork],
+        reference_ms: float | None = None,
+        seconds: float = 0.0,
+    ) -> tuple[LatencyTable, Survey]:
+        """Add what was found of a survey to the file, and to whatever others have added to it since.
+
+        Args:
+            survey: of the table, or a new one.
+            networks: that were measured.
+            reference_ms: median of the reference, if it is of the session in which they were compared with it.
+            seconds: what that took.
+
+        Returns:
+            The table and the survey as they are now.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.path.with_suffix(".lock")):
+            table = read_table(self.path) if self.path.exists() else self
+            survey = table.survey(survey.space, survey.size) or survey
+            survey = survey.with_networks(networks)
+            if reference_ms is not None:
+                times = (*survey.reference_ms, reference_ms)
+                survey = survey.model_copy(update={"reference_ms": times, "seconds": survey.seconds + seconds})
+            table = table.with_survey(survey)
+            table.save()
+        return table, survey
 
 
 def tables_folder() -> Path:

@@ -38,16 +38,20 @@ def summarise_run(
     lines += [f"| {s.name} | {architecture.operators[s.name].label} | {s.count} |" for s in architecture.wiring.slots]
     lines += ["", "## Cost", "", "| metric | cost | how it is known | budget |", "|---|---|---|---|"]
     for budget in budgets:
-        value = budget.model.architecture_cost(architecture, budget.input_size).value
-        prediction = budget.model.prediction(architecture, budget.input_size)
-        at, how = budget.model.at(budget.input_size), f"predicted, {prediction}" if prediction else "counted"
-        lines.append(f"| {budget.metric}{at} | {budget.format(value)} | {how} | {budget.format(budget.limit)} |")
-        if found := measured.get(budget.metric):
-            within = "" if found.interval is None else f" (95 %: {found.interval[0]:.4g} to {found.interval[1]:.4g})"
-            lines.append(
-                f"| {budget.metric}{at} | {budget.format(found.p50)}{within} | {found.method}, median of "
-                f"{len(found.samples_ms)} on {found.fingerprint} | {budget.format(budget.limit)} |"
-            )
+        at, limit = budget.model.at(budget.input_size), budget.format(budget.limit)
+        found = measured.get(budget.metric)
+        if found is None:
+            value = budget.model.architecture_cost(architecture, budget.input_size).value
+            prediction = budget.model.prediction(architecture, budget.input_size)
+            how = f"predicted, {prediction}" if prediction else "counted"
+            lines.append(f"| {budget.metric}{at} | {budget.format(value)} | {how} | {limit} |")
+            continue
+        interval = "" if found.interval is None else f" (95 %: {found.interval[0]:.4g} to {found.interval[1]:.4g})"
+        runs = f", median of {len(found.samples_ms)}" if found.method == "measured" else ""
+        lines.append(
+            f"| {budget.metric}{at} | {budget.format(found.p50)}{interval} | model.onnx {found.method}{runs} on "
+            f"{found.fingerprint}; what was predicted is in front.csv | {limit} |"
+        )
     bounded = {budget.metric for budget in budgets}
     for name in ("bitops", f"effective-bitops@{target.name}", "flops", "params"):
         if name not in bounded:

@@ -11,6 +11,9 @@ from hwnas.errors import UsageError
 from hwnas.searches.derivation import CostLimit, derive
 from hwnas.spaces.space import SearchSpace
 
+UNKNOWN = 0.1
+"""Share by which predictions are taken to be off that do not say."""
+
 
 @dataclass(frozen=True, slots=True)
 class CostRange:
@@ -43,17 +46,20 @@ def require_feasible(space: SearchSpace, budgets: Sequence[Budget]) -> None:
     for budget in budgets:
         if not budget.model.additive:
             raise UsageError(f"{budget.metric} does not add up over operators, so a search cannot be held to it")
-        reach = cost_range(space, budget)
-        if budget.limit < reach.minimum:
+        reach, prediction = cost_range(space, budget), budget.model.prediction(space.first, budget.input_size)
+        # What a prediction may be off by is for the device to decide.
+        limit = budget.limit if prediction is None else budget.limit * (1 + (prediction.uncertainty or UNKNOWN))
+        if limit < reach.minimum:
             # Rounded up, so that the number shown is a budget that can be met.
             minimum = budget.format(reach.minimum, ROUND_CEILING)
             raise UsageError(
-                f"no architecture of space {space.name} meets {budget}: its minimum is {minimum}, "
+                f"no architecture of space {space.name} meets {budget}: "
+                f"its {'predicted ' * (prediction is not None)}minimum is {minimum}, "
                 f"centre {budget.format(reach.centre)}, maximum {budget.format(reach.maximum)}; "
                 "raise the budget, or use fewer cells, fewer channels or narrower bits"
             )
         constant = budget.model.space_constant(space, budget.input_size)
-        limits.append(CostLimit(budget.model.table(space, budget.input_size), budget.limit - constant))
+        limits.append(CostLimit(budget.model.table(space, budget.input_size), limit - constant))
     zeros = {layer: [0.0] * len(candidates) for layer, candidates in space.choices.items()}
     if derive(zeros, limits) is None:
         raise UsageError(

@@ -23,7 +23,7 @@ def save_result(run: RunDirectory, result: SearchResult) -> None:
         [
             "point",
             *header,
-            *(f"{m}_measured" for m in measurable),
+            *(cost_model(m).measured_column for m in measurable),
             "log_probability",
             "supernet_psnr_db",
             "chosen",

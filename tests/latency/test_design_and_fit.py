@@ -54,7 +54,7 @@ def _survey(
         )
         for c, why in purposes.items()
     ]
-    return survey.with_session(whole, networks, 1.0)
+    return survey.with_networks(networks).model_copy(update={"reference_ms": (whole,)})
 
 
 def _ms(survey: Survey, choice: Choice, truth: dict[tuple[OperatorSpec, int], float]) -> float:

@@ -225,7 +225,7 @@ def test_a_budget_that_nothing_meets_on_the_device_says_so(
 ) -> None:
     simulated.speed, simulated.drift = 100.0, 0.0
     task = _task(space, max(truth.values()), tmp_path)
-    with pytest.raises(HwnasError, match=r"was measured within .* ms at 8x8; raise the budget"):
+    with pytest.raises(HwnasError, match=r"was found within .* ms at 8x8; raise the budget"):
         derive_measured(task, _scores(space))
     said = [line for line in task.progress.lines if "predictions are corrected" in line]  # type: ignore[attr-defined]
     assert said

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from hwnas.budget import parse_budget
+from hwnas.budget import Budget, parse_budget
 from hwnas.cost_models import cost_model
+from hwnas.cost_models.counting import BitOpsCost
 from hwnas.cost_models.memory import MemoryCost
 from hwnas.cost_models.target import target_cost_model
 from hwnas.devices import open_device
 from hwnas.devices.target import add_target, load_target
-from hwnas.errors import HwnasError
+from hwnas.errors import HwnasError, UsageError
 from hwnas.latency import build as building
 from hwnas.latency import table as table_module
 from hwnas.latency.build import build_table
 from hwnas.latency.cost import LatencyCost, build_command
 from hwnas.latency.design import held_out_choices
+from hwnas.latency.fit import fit
 from hwnas.latency.table import LatencyTable, Survey, find_tables, read_table
 from hwnas.latency.validate import validate
 from hwnas.progress import Silent
+from hwnas.searches.feasibility import require_feasible
 from hwnas.spaces import SPACES, SpaceOptions
 from hwnas.spaces.space import SearchSpace
 
@@ -103,6 +108,7 @@ def test_a_device_that_changes_in_between_is_noticed(
     simulated.changes_after = 0
     with open_device(load_target("abacus")) as device, pytest.raises(HwnasError, match=changed):
         validate(device, built, survey, 3, Silent(), rounds=3)
+    simulated.sessions = 0
     with pytest.raises(HwnasError, match=changed):
         cost.measure([survey.architecture(survey.networks[0].choice)], SIZE, Silent())
     assert read_table(built.path) == built
@@ -112,6 +118,87 @@ def test_a_device_that_changes_in_between_is_noticed(
         _build(space, calibration=14)
     assert read_table(built.path).surveys[0].networks[: len(survey.networks)] == survey.networks
     assert len(find_tables("abacus")) == 1
+
+
+def _narrow(space: SearchSpace) -> SearchSpace:
+    """The space without its cheapest candidate of one layer: another constant, and other numbers for operators."""
+    layer = "body.1"
+    dearer = sorted(space.choices[layer], key=lambda spec: BitOpsCost().operator_cost(spec, SIZE))[1:]
+    return space.model_copy(update={"choices": {**space.choices, layer: tuple(dearer)}})
+
+
+def test_a_space_within_another_is_told_by_its_own_survey(
+    simulated: Simulated, space: SearchSpace, built: LatencyTable
+) -> None:
+    built.save()
+    simulated.speed = 3.0  # when the second one is measured
+    narrow = _narrow(space)
+    _, survey = _build(narrow)
+    cost, target = LatencyCost("abacus"), load_target("abacus")
+    cost.require(narrow, SIZE)
+    model, architecture = fit(survey, target), narrow.sample(random.Random(1))
+    assert cost.architecture_cost(architecture, SIZE).value == pytest.approx(model.predict(architecture), rel=0.05)
+    table = cost.table(narrow, SIZE)
+    choice = {layer: narrow.choices[layer].index(spec) for layer, spec in architecture.operators.items()}
+    whole = cost.space_constant(narrow, SIZE) + sum(table[layer][i] for layer, i in choice.items())
+    assert whole == pytest.approx(cost.architecture_cost(architecture, SIZE).value)
+    cost.require(space, SIZE)
+    assert cost.architecture_cost(architecture, SIZE).value == pytest.approx(
+        3 * fit(built.surveys[0], target).predict(architecture), rel=0.1
+    ), "the wide one again, at the speed of now"
+
+
+def test_two_that_write_at_once_lose_nothing(
+    simulated: Simulated, space: SearchSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one space is measured, another is."""
+    monkeypatch.setattr(building, "_BATCH", 4)
+    narrow, begun = _narrow(space), []
+    measure = SimulatedDevice.measure
+
+    def measure_and_be_disturbed(self: SimulatedDevice, *arguments: object) -> object:
+        if not begun:
+            begun.append(True)
+            _build(narrow)
+        return measure(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(simulated, "measure", measure_and_be_disturbed)
+    table, survey = _build(space)
+    assert survey.is_complete and len(table.surveys) == 2 and all(s.is_complete for s in table.surveys)
+    assert find_tables("abacus") == [table]
+
+
+def test_predictions_are_of_the_speed_that_the_device_has_now(
+    simulated: Simulated, space: SearchSpace, built: LatencyTable, cost: LatencyCost
+) -> None:
+    """A budget that the device meets today is not refused for what it took when the table was built."""
+    built.save()
+    simulated.drift = simulated.outliers = 0.0
+    least = cost.space_constant(space, SIZE) + sum(map(min, cost.table(space, SIZE).values()))
+    simulated.speed = 0.5
+    budget = Budget("latency@abacus", 0.6 * least, SIZE)
+    with pytest.raises(UsageError, match="its predicted minimum is"):
+        require_feasible(space, [budget])
+    cost.require(space, SIZE)
+    require_feasible(space, [budget])
+    require_feasible(space, [replace(budget, limit=0.48 * least)])  # may be: predictions err
+    with pytest.raises(UsageError, match="its predicted minimum is"):
+        require_feasible(space, [replace(budget, limit=0.3 * least)])
+
+
+def test_a_resumed_search_asks_the_device_which_table_is_its(
+    simulated: Simulated, space: SearchSpace, built: LatencyTable
+) -> None:
+    """The newest table is of the device as it was in between, on battery."""
+    built.save()
+    simulated.version = "2"
+    _build(space)
+    simulated.version = "1"
+    cost = LatencyCost("abacus")  # of a new process, which has asked for nothing yet
+    architecture = space.sample(random.Random(0))
+    assert (
+        cost.measure([architecture], SIZE, Silent()) and cost.fitted(space, SIZE).table.fingerprint == built.fingerprint
+    )
 
 
 def test_a_table_of_other_files_is_not_used(
@@ -125,6 +212,10 @@ def test_a_table_of_other_files_is_not_used(
         LatencyCost("abacus").fitted(space, SIZE)
     with pytest.raises(HwnasError, match=r"there is one of profile onnxruntime-cpu and openvino"):
         LatencyCost("abacus").require(space, SIZE)
+    for changes in ({"threads": 4}, {"accelerator": "larger"}, {"provider": "gpu"}):
+        add_target(simulated_target().model_copy(update=changes))
+        with pytest.raises(HwnasError, match="no latency table"):
+            LatencyCost("abacus").fitted(space, SIZE)
     add_target(simulated_target())
     assert LatencyCost("abacus").fitted(space, SIZE)
     monkeypatch.setattr(table_module, "GRAPHS", 99)
@@ -172,6 +263,8 @@ def test_the_minutes_that_are_announced_are_about_those_it_takes(
         lambda text: "[]",
         lambda text: text.replace('"schema_version":1', '"schema_version":2'),
         lambda text: text.replace('"ratio":', '"ratio":-'),
+        lambda text: re.sub(r'"ratio":[0-9.e-]+', '"ratio":1e-300', text),
+        lambda text: re.sub(r'"cores":null', '"cores":NaN', text),
         lambda text: text.replace('"reference":[', '"reference":[99,'),
         lambda text: text.replace('"kind":"quantnas"', '"kind":"os.system"'),
         lambda text: text.replace('"fingerprint":{', '"fingerprint":{"more":1,'),
@@ -264,4 +357,13 @@ def test_tables_can_be_given_away(
     table.save()
     content = json.loads(table.path.read_text())
     assert str(tmp_path) not in table.path.read_text()
-    assert set(content) == {"schema_version", "target", "fingerprint", "artifact", "profile", "graphs", "surveys"}
+    assert set(content) == {
+        "schema_version",
+        "target",
+        "fingerprint",
+        "artifact",
+        "profile",
+        "accelerator",
+        "graphs",
+        "surveys",
+    }

@@ -126,10 +126,11 @@ def main(folder: str) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     last = {"kind": "end"}
     try:
+        # Files may take long to come, and it lives meanwhile.
+        threading.Thread(target=beat, daemon=True).start()
         job = json.loads(sys.stdin.buffer.readline())
         receive(job["files"], folder)
-        for task in (watch, beat):
-            threading.Thread(target=task, daemon=True).start()
+        threading.Thread(target=watch, daemon=True).start()
         work(job, folder)
     except Refused as refusal:
         last = {"kind": "error", "message": str(refusal)}

@@ -19,24 +19,44 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def median_interval(values: Sequence[float]) -> Optional[Tuple[float, float]]:
-    """The 95 % confidence interval of the median, whatever the distribution; None of fewer than six values.
+    """The 95 % confidence interval of the median, whatever the distribution; None of too few values.
 
-    The number of values below the median is binomial, so the interval is between two of the ordered values.
+    The number of values below the median is binomial, so the interval is between two of the ordered values. Values that
+    are like those before them, since a clock drifts or something else runs for a while, are worth fewer: the interval
+    is as wide as of so many independent ones (n (1 - r) / (1 + r), with r the correlation of being above the median
+    with being so in the next turn), if they are more alike than chance has it 19 times in 20.
+
+    Args:
+        values: in the order in which they were found.
     """
-    ordered = sorted(values)
-    n = len(ordered)
+    n, ordered = len(values), sorted(values)
     if n < 6:
         return None
+    width = (n / 2 - _rank(n)) * _likeness(values)
+    k = math.floor(n / 2 - width)
+    return (ordered[k - 1], ordered[n - k]) if k > 0 else None
+
+
+def _rank(n: int) -> int:
+    """The k-th smallest and largest of n values have the median between them 19 times in 20."""
     if n > 500:  # where the binomial is normal, and its smallest probabilities are too small for a float
-        k = math.floor(n / 2 - 1.96 * math.sqrt(n) / 2)
-        return ordered[k - 1], ordered[n - k]
+        return math.floor(n / 2 - 1.96 * math.sqrt(n) / 2)
     outside, below = 0.0, 0.5**n
     k = 0
     while outside + below <= 0.025:
         outside += below
         k += 1
         below *= (n - k + 1) / k
-    return ordered[k - 1], ordered[n - k]
+    return k
+
+
+def _likeness(values: Sequence[float]) -> float:
+    """How many times as wide an interval is as that of independent values."""
+    middle = quantile(values, 0.5)
+    above = [1.0 if value > middle else -1.0 if value < middle else 0.0 for value in values]
+    square = sum(side * side for side in above)
+    r = sum(side * after for side, after in zip(above, above[1:])) / square if square else 0.0
+    return math.sqrt((1 + r) / (1 - r)) if r > 1.645 / math.sqrt(len(values)) else 1.0
 
 
 def paired_ratios(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> List[float]:
@@ -70,14 +90,16 @@ def time_all(
         model.warm_up()
     found: List[List[List[float]]] = [[] for _ in models]
     order, generator = list(range(len(models))), random.Random(0)
-    started, rounds = time.monotonic(), 0
+    started, rounds, next_look = time.monotonic(), 0, job["rounds"]
     while True:
         generator.shuffle(order)
         for i in order:
             found[i].append(models[i].samples())
         rounds += 1
         spent = time.monotonic() - started
-        if rounds >= job["rounds"]:
+        # Looking takes time too, in which caches go cold.
+        if rounds >= next_look or (rounds >= job["rounds"] and spent >= job["seconds"]):
+            next_look = rounds + max(1, rounds // 10)
             ratios = [paired_ratios(of_one, found[0]) for of_one in found[1:]]
             worst = max(map(uncertainty, ratios or [[quantile(turn, 0.5) for turn in found[0]]]))
             fewest = min(sum(map(len, of_one)) for of_one in found)

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from .common import LAYER_RUNS, Job, Layer, Model, Refused, Runtime, run
 
@@ -51,10 +51,13 @@ class TensorRtModel(Model):
             cache = os.path.join(runtime.folder, "timing.cache")
             build = ["--stronglyTyped", "--skipInference", f"--saveEngine={self.engine}", f"--timingCacheFile={cache}"]
             run([runtime.trtexec, f"--onnx={path}", *shapes, *build])
+        self.size = height, width
         self.command = [runtime.trtexec, f"--loadEngine={self.engine}", *shapes, "--noDataTransfers", "--useSpinWait"]
 
     def samples(self) -> List[float]:
-        run([*self.command, f"--exportTimes={self.times}", "--warmUp=200", "--duration=1", "--iterations=10"])
+        said = run([*self.command, f"--exportTimes={self.times}", "--warmUp=200", "--duration=1", "--iterations=10"])
+        if (taken := parse_size(said)) not in (None, self.size):
+            raise Refused("the file takes images of {0}x{1} only; time it with --input-size {0}x{1}".format(*taken))
         with open(self.times) as file:
             return parse_times(json.load(file))
 
@@ -78,6 +81,12 @@ def parse_version(text: str) -> str:
     first = 10000 if number >= 100000 else 1000
     rest = number % first
     return f"{number // first}.{rest // 100}.{rest % 100}"
+
+
+def parse_size(text: str) -> Optional[Tuple[int, int]]:
+    """Height and width of ``Input binding for lr with dimensions 1x3x180x320 is created.``; None if it is not said."""
+    found = re.search(r"Input binding for \S+ with dimensions \d+x\d+x(\d+)x(\d+) is created", text)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def parse_times(trace: Sequence[Dict[str, Any]]) -> List[float]:

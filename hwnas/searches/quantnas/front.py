@@ -54,8 +54,9 @@ def derive_result(task: SearchTask, supernet: Supernet, primary: Budget, setting
         psnr = _estimate(task, supernet, choice, validation, settings)
         architecture = space.architecture(choice, name=f"{space.name}-{len(front):02d}")
         score = sum(log_p[layer][i] for layer, i in choice.items())
-        costs = _costs(architecture, task.budgets or (primary,), task.target)
-        measured = derived.measured.get(tuple(choice.values()), {})
+        made = tuple(choice[layer] for layer in space.choices)
+        costs = _costs(architecture, task.budgets or (primary,), task.target) | derived.predicted.get(made, {})
+        measured = derived.measured.get(made, {})
         front.append(Candidate(architecture, costs, score, psnr, measured))
         bar.advance(psnr=f"{psnr:.2f} dB")
     best = front[choices.index(chosen)]

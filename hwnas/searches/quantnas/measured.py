@@ -33,10 +33,12 @@ class Derived:
     Attributes:
         chosen: the candidate of each layer; None if there is none within the budgets.
         measured: metric to value, of all choices that were measured, by candidates in the order of the layers.
+        predicted: the same as it was predicted when they were proposed, before anything of it was measured.
     """
 
     chosen: dict[str, int] | None
     measured: dict[Choice, dict[str, float]] = field(default_factory=dict)
+    predicted: dict[Choice, dict[str, float]] = field(default_factory=dict)
 
 
 def limit_of(task: SearchTask, budget: Budget) -> CostLimit:
@@ -60,6 +62,7 @@ def derive_measured(task: SearchTask, log_probabilities: Mapping[str, Sequence[f
         return Derived(derive(log_probabilities, [limit_of(task, budget) for budget in task.budgets]))
     names = list(task.space.choices)
     measured: dict[Choice, dict[str, float]] = {}
+    predicted: dict[Choice, dict[str, float]] = {}
     within: list[Choice] = []
     corrections = dict.fromkeys((budget.metric for budget in timed), 1.0)
     for attempt in range(1, ATTEMPTS + 1):
@@ -71,6 +74,7 @@ def derive_measured(task: SearchTask, log_probabilities: Mapping[str, Sequence[f
             break
         architectures = {choice: task.space.architecture(_named(task, choice)) for choice in proposed}
         measured |= {choice: {} for choice in proposed}
+        predicted |= {c: {b.metric: _predicted(b, a) for b in timed} for c, a in architectures.items()}
         for budget in timed:
             found = budget.model.measure(list(architectures.values()), budget.input_size, task.progress)
             errors = []
@@ -83,14 +87,14 @@ def derive_measured(task: SearchTask, log_probabilities: Mapping[str, Sequence[f
         for budget in timed if not within else ():
             least = min(costs[budget.metric] for costs in measured.values())
             task.progress.say(
-                f"of {len(measured)} networks that were measured none takes {budget} or less, the fastest "
+                f"of {len(measured)} networks, {budget.model.how_measured}, none takes {budget} or less, the fastest "
                 f"{budget.format(least)}; predictions are corrected by that, to derive again"
             )
     if within:
         best = max(within, key=lambda c: math.fsum(log_probabilities[n][i] for n, i in zip(names, c, strict=True)))
-        return Derived(_named(task, best), measured)
+        return Derived(_named(task, best), measured, predicted)
     raise HwnasError(
-        f"no network of space {task.space.name} was measured within {' and '.join(map(str, timed))}; raise the budget, "
+        f"no network of space {task.space.name} was found within {' and '.join(map(str, timed))}; raise the budget, "
         "or run the same command with --resume when the device is less busy"
     )
 
