@@ -13,6 +13,7 @@ from hwnas.checkpoints import load_run_network, load_state
 from hwnas.config import RunConfig
 from hwnas.data.sources import TrainingData, load_training_data
 from hwnas.devices import Measurement, Timing, open_device
+from hwnas.devices.measurement import NOISE
 from hwnas.devices.target import Target, load_target, target_names
 from hwnas.errors import HwnasError, UsageError
 from hwnas.evaluation import Evaluation, evaluate_pairs, load_pairs
@@ -227,8 +228,8 @@ def _small(architecture: Architecture, size: tuple[int, int] | None) -> list[str
     ]
 
 
-def run_all(config: RunConfig, run: RunDirectory, progress: Progress) -> Evaluation:
-    """Search, train, export, evaluate; leaves ``summary.md``."""
+def run_all(config: RunConfig, run: RunDirectory, progress: Progress) -> tuple[Evaluation, dict[str, Measurement]]:
+    """Search, train, export, evaluate, and measure what is bounded in time; leaves ``summary.md``."""
     from hwnas.exporters.verify import held_out_pairs
     from hwnas.reports.summary import summarise_run
 
@@ -242,7 +243,7 @@ def run_all(config: RunConfig, run: RunDirectory, progress: Progress) -> Evaluat
     measured = measure_exported(config, run, progress)
     page = summarise_run(architecture, config, budgets_of(config), evaluation, report, measured)
     write_text(run.summary, page)
-    return evaluation
+    return evaluation, measured
 
 
 def measure_exported(config: RunConfig, run: RunDirectory, progress: Progress) -> dict[str, Measurement]:
@@ -258,7 +259,7 @@ def measure_exported(config: RunConfig, run: RunDirectory, progress: Progress) -
     for budget in budgets_of(config):
         if not budget.model.measurable:
             continue
-        with open_device(target) as device, TemporaryDirectory() as folder:
+        with open_device(target) as device, TemporaryDirectory(prefix="hwnas-") as folder:
             path = run.onnx
             if untrained_suffix(target) != path.suffix:
                 path = Path(folder) / f"network{untrained_suffix(target)}"
@@ -269,4 +270,6 @@ def measure_exported(config: RunConfig, run: RunDirectory, progress: Progress) -
         write_text(run.profile, json.dumps(figures | measured.as_json(), indent=2) + "\n")
         verdict = "within" if measured.p50 <= budget.limit else "OVER"
         progress.say(f"{path.name}: {budget.format(measured.p50)} {measured.method}, {verdict} the budget of {budget}")
+        if measured.is_noisy:
+            progress.say(NOISE)
     return found

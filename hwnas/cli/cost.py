@@ -42,7 +42,7 @@ def cost(
     from dataclasses import asdict
 
     from hwnas.budget import format_quantity
-    from hwnas.cli.resolve import resolve_architecture
+    from hwnas.cli.resolve import resolve_architecture, timed_size
     from hwnas.cost_models import cost_model, target_cost_models
     from hwnas.errors import UsageError
     from hwnas.sizes import format_size, parse_size
@@ -52,7 +52,7 @@ def cost(
             raise UsageError(f"{metric} is of a device; say which by --target cpu")
         metric = f"{metric}@{target}"
     model = cost_model(metric)
-    size = None if input_size is None else parse_size(input_size)
+    size = parse_size(input_size) if input_size is not None else timed_size(network) if model.measurable else None
     architecture = resolve_architecture(network, scale, bits)
     found = model.architecture_cost(architecture, size)
     effective = None

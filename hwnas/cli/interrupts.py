@@ -33,6 +33,8 @@ def noted_interrupts() -> Iterator[None]:
     global _noted
     _noted = False
     usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    if hasattr(signal, "SIGHUP"):  # of a terminal that is closed
+        usual[signal.SIGHUP] = signal.SIG_DFL
     here = threading.current_thread() is threading.main_thread()
     heard = {number: handler for number, handler in usual.items() if here and signal.getsignal(number) is handler}
     for number in heard:

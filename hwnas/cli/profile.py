@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from hwnas.devices.target import Target
     from hwnas.sizes import Size
 
+DEFAULT_SIZE = (180, 320)
+
 SHOWN = 12
 """Layers on the screen; all are in the file."""
 
@@ -25,8 +27,14 @@ def profile(
     target: Annotated[str, typer.Option("--target", help=f"Device to time it on: {options.TARGETS}.")] = "cpu",
     host: options.Host = None,
     input_size: Annotated[
-        str, typer.Option("--input-size", metavar="HxW", help="Height and width of the low-resolution image.")
-    ] = "180x320",
+        str | None,
+        typer.Option(
+            "--input-size",
+            metavar="HxW",
+            help="Height and width of the low-resolution image.",
+            show_default="that of a run's budget in time, 180x320",
+        ),
+    ] = None,
     against: Annotated[
         str | None, typer.Option("--against", help="Another one, timed in turn with it; the ratio is what holds.")
     ] = None,
@@ -44,7 +52,9 @@ def profile(
     ] = 30.0,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Where the figures go.", show_default="RUN/profile.json, profile.json"),
+        typer.Option(
+            "--output", "-o", help="Where the figures go.", show_default="RUN/profile-TARGET-HxW.json, profile.json"
+        ),
     ] = None,
     json: options.Json = False,
 ) -> None:
@@ -66,15 +76,23 @@ def profile(
 
     from hwnas.cli.console import progress
     from hwnas.cli.options import with_threads
+    from hwnas.cli.resolve import timed_size
     from hwnas.devices import Timing, open_device
     from hwnas.devices.measurement import paired_ratio
     from hwnas.devices.target import load_target
+    from hwnas.errors import UsageError
     from hwnas.files import write_text
-    from hwnas.sizes import parse_size
+    from hwnas.sizes import format_size, parse_size
 
-    chosen, size = with_threads(load_target(target), threads), parse_size(input_size)
+    chosen = with_threads(load_target(target), threads)
+    size = (None if input_size is None else parse_size(input_size)) or timed_size(network) or DEFAULT_SIZE
+    path = output or Path("profile.json")
+    if output is None and Path(network).is_dir():
+        path = Path(network) / f"profile-{target}-{format_size(size)}.json"
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name a file for the figures")
     names = [network] if against is None else [network, against]
-    with open_device(chosen, host) as device, TemporaryDirectory() as folder, progress() as tell:
+    with open_device(chosen, host) as device, TemporaryDirectory(prefix="hwnas-") as folder, progress() as tell:
         widths = [bits, None]
         files = [_file(name, chosen, size, Path(folder) / str(i), scale, widths[i]) for i, name in enumerate(names)]
         timing = Timing(size, rounds, precision / 100, seconds=seconds, layers=True)
@@ -83,14 +101,12 @@ def profile(
         "network": network,
         "bits": bits,
         "target": chosen.name,
-        "input_size": input_size,
+        "input_size": format_size(size),
         **found[0].as_json(),
     }
     if against is not None:
         ratio, interval = paired_ratio(*found)
         figures["against"] = {"network": against, **found[1].as_json(), "ratio": ratio, "ratio_interval": interval}
-    run = Path(network)
-    path = output or (run if run.is_dir() else Path()) / "profile.json"
     write_text(path, encoder.dumps(figures, indent=2) + "\n")
     if json:
         print(encoder.dumps(figures))
@@ -106,7 +122,6 @@ def _file(name: str, target: Target, size: Size, folder: Path, scale: int | None
     from hwnas.cli.resolve import resolve_architecture
     from hwnas.errors import UsageError
     from hwnas.exporters.untrained import untrained_suffix, write_untrained
-    from hwnas.sizes import format_size
 
     path = Path(name)
     if path.is_file() and path.suffix != ".json":
@@ -115,8 +130,9 @@ def _file(name: str, target: Target, size: Size, folder: Path, scale: int | None
         if path.suffix == ".tflite" and find_spec("ai_edge_litert"):  # neither Vela nor benchmark_model would say
             from hwnas.exporters.tflite import TfliteArtifact
 
-            if (taken := TfliteArtifact(path).size) != size:
-                fixed = format_size(taken)
+            height, width = TfliteArtifact(path).size
+            if (height, width) != size:
+                fixed = f"{height}x{width}"
                 raise UsageError(f"{path} takes images of {fixed} only; time it with --input-size {fixed}")
         return path
     architecture = resolve_architecture(name, scale, bits)
@@ -130,18 +146,18 @@ def _show(names: list[str], found: list[Measurement], target: Target, size: Size
     from rich.table import Table
 
     from hwnas.cli.console import stderr, stdout
-    from hwnas.devices.measurement import paired_ratio
+    from hwnas.devices.measurement import NOISE, paired_ratio
     from hwnas.sizes import format_size
 
     first = found[0]
     measured = first.method == "measured"
     table = Table(title=f"{target.name} at {format_size(size)}, {first.method}")
-    distribution = ("95 % interval", "p90 ms", "p99 ms") if measured else ()
+    distribution = ("± 95 %", "p90 ms", "p99 ms") if measured else ()
     remembered = ("memory",) if any(one.peak_bytes is not None for one in found) else ()
     for column in ("network", "p50 ms" if measured else "ms", *distribution, "images/s", "runs", *remembered):
-        table.add_column(column, justify="left" if column == "network" else "right")
+        table.add_column(column, justify="left" if column == "network" else "right", overflow="fold")
     for name, one in zip(names, found, strict=True):
-        interval = "" if one.interval is None else f"{one.interval[0]:.4g} to {one.interval[1]:.4g}"
+        interval = "" if one.interval is None else f"{(one.interval[1] - one.interval[0]) / 2 / one.p50:.1%}"
         tails = ["" if (ms := one.tail(percent)) is None else f"{ms:.4g}" for percent in (90, 99)]
         spread = [interval, *tails] if measured else []
         memory = ["" if one.peak_bytes is None else f"{one.peak_bytes / 1e6:.3g} MB"] if remembered else []
@@ -155,10 +171,7 @@ def _show(names: list[str], found: list[Measurement], target: Target, size: Size
     clock = "" if first.clock_khz is None else f", at {first.clock_khz / 1e6:.2f} GHz"
     stdout.print(f"on {first.fingerprint}{clock}")
     if any(one.is_noisy for one in found):
-        stderr.print(
-            "some inferences took much longer than most: something else is running there, or its clock changes; "
-            "only what was timed in turn compares"
-        )
+        stderr.print(NOISE)
     if first.layers:
         total = sum(layer.ms for layer in first.layers)
         layers = Table(title=f"slowest of {len(first.layers)} layers of {names[0]}, as the runtime has made them")

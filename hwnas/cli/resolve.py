@@ -12,6 +12,7 @@ from hwnas.errors import HwnasError, UsageError, first_problem
 if TYPE_CHECKING:
     from hwnas.architecture import Architecture
     from hwnas.evaluation import Upscaler
+    from hwnas.sizes import Size
 
 
 def is_published(name: str) -> bool:
@@ -19,6 +20,18 @@ def is_published(name: str) -> bool:
     from hwnas.spaces import NAMED
 
     return name in NAMED and not Path(name).exists()
+
+
+def timed_size(name: str) -> Size | None:
+    """The size of images that a run has a budget in time for; None if it has none, or it is no run."""
+    from hwnas import pipeline
+    from hwnas.config import load_config
+    from hwnas.run_directory import RunDirectory
+
+    if not (Path(name).is_dir() and RunDirectory(Path(name)).exists):
+        return None
+    budgets = pipeline.budgets_of(load_config(RunDirectory(Path(name)).config))
+    return next((budget.input_size for budget in budgets if budget.model.measurable), None)
 
 
 def resolve_architecture(
@@ -52,6 +65,8 @@ def resolve_architecture(
         architecture = load_architecture(run.architecture)
     elif path.is_file():
         architecture = load_architecture(path)
+    elif path.suffix:
+        raise UsageError(f"there is no file {path}; check the path")
     elif is_published(name):
         return named_architecture(name, 4 if scale is None else scale, bits, bool(bicubic))
     else:

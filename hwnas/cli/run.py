@@ -32,12 +32,14 @@ def run(
     directory, settings = open_run(out, resume, layers)
     with directory.discarded_if_unused(), progress() as tell:
         describe_space(settings, tell)
-        result = pipeline.run_all(settings, directory, tell)
+        result, measured = pipeline.run_all(settings, directory, tell)
     if json:
         import json as encoder
 
         files = {"run": str(directory.path), "model": str(directory.onnx), "summary": str(directory.summary)}
-        print(encoder.dumps({**result.as_json(), **files}))
+        latencies = {metric: one.p50 for metric, one in measured.items()}
+        asked = {"target": settings.target, "budgets": list(settings.budgets), "measured": latencies}
+        print(encoder.dumps({**result.as_json(), **asked, **files}))
         return
     from rich.markdown import Markdown
 

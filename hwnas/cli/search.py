@@ -68,11 +68,12 @@ def search(
     from hwnas.cli.console import stdout
 
     table = Table(title=f"Front of {directory.path}")
-    short = {"log_probability": "log p", "supernet_psnr_db": "supernet dB", "architecture": "file"}
-    for column in rows[0]:
-        table.add_column(short.get(column, column), justify="left" if column == "architecture" else "right")
+    short = {"log_probability": "log p", "supernet_psnr_db": "supernet dB"}
+    columns = [column for column in rows[0] if column != "architecture"]  # the point is the name of its file
+    for column in columns:
+        table.add_column(short.get(column, column).replace("_", " "), justify="right", overflow="fold")
     for row in rows:
-        shown = [_readable(name, value) for name, value in row.items()]
+        shown = [_readable(name, row[name]) for name in columns]
         table.add_row(*shown, style="bold" if row["chosen"] == "1" else None)
     stdout.print(table)
     for bound in budgets:

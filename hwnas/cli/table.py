@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -72,7 +73,7 @@ def build(
         if not all(wanted):
             minutes = building.estimate_minutes(survey, device, calibration, rounds)
             tell.say(
-                f"space {space.name}: {sum(wanted)} of {len(wanted)} networks are there; about {minutes:.0f} minutes"
+                f"space {space.name}: {sum(wanted)} of {len(wanted)} networks are there; about {math.ceil(minutes)} min"
             )
             found, survey = building.build_table(device, space, size, tell, calibration, rounds)
     model = fit(survey, target)
@@ -95,7 +96,7 @@ def build(
         return
     typer.echo(
         f"{found.path}\n  {len(survey.networks)} networks in {survey.seconds / 60:.1f} minutes; "
-        f"predictions: {Prediction(model.uncertainty, str(fingerprint))}, of networks left out of the fit"
+        f"predictions: {Prediction(model.uncertainty, str(fingerprint))}"
     )
     spread = max(survey.reference_ms) / min(survey.reference_ms)
     if spread > 1.1:
@@ -156,10 +157,10 @@ def show(layers: options.Layers, json: options.Json = False) -> None:
         channels = f"{row['in_channels']} to {row['out_channels']}"
         shown.add_row(row["operator"], channels, row["map"], f"{row['ms']:.3f}")
     stdout.print(shown)
-    stdout.print(f"besides, every network of the space takes {model.constant:.4g} ms")
+    stdout.print(f"the sum of a network begins with {model.constant:.4g} ms, for all that is around its operators")
     stdout.print(f"{how} on {found.fingerprint}: {len(survey.networks)} networks, {survey.seconds / 60:.1f} minutes")
     prediction = Prediction(model.uncertainty, str(found.fingerprint))
-    stdout.print(f"predictions: {prediction}, of networks left out of the fit")
+    stdout.print(f"predictions: {prediction}")
     stdout.print(str(found.path))
 
 
@@ -209,6 +210,10 @@ def validate(
             label, f"{a.rho:.4f}", f"{a.error:.1%}", f"{a.bias:+.1%}", f"{a.within_5:.0%}", f"{a.within_10:.0%}"
         )
     stdout.print(shown)
+    stdout.print(
+        "in turn with the reference: as a multiple of the time of one network that was measured beside each, times "
+        "what that took when the table was built; by the clock: milliseconds, in which the device's speed of today is too"
+    )
     low, high = min(result.measured_ms), max(result.measured_ms)
     stdout.print(f"they take {low:.4g} to {high:.4g} ms, {device.method} on {found.fingerprint}")
     now = sorted(result.reference_ms)[len(result.reference_ms) // 2]

@@ -44,17 +44,17 @@ def list_targets(context: typer.Context, json: options.Json = False) -> None:
     from hwnas.cli.console import stdout
 
     table = Table()
-    for column in ("target", "device", "reached", "runtime", "file", "computes", "usable now"):
-        table.add_column(column, overflow="fold", no_wrap=column in ("target", "runtime"))
+    for column in ("target", "device", "runtime", "computes", "usable"):
+        table.add_column(column, overflow="fold", no_wrap=column in ("target", "runtime", "usable"))
     for row in rows:
         computes = ", ".join(map(str, row.get("compute_bits", ()))) + " bits" if "compute_bits" in row else ""
-        reached = row.get("host") or row.get("connection", "")
         name = f"{row['name']} (yours)" if row.get("own") else row["name"]
-        now = "yes" if row["usable"] else f"no: {row['why_not']}"
-        table.add_row(
-            name, row.get("description", ""), reached, row.get("runtime", ""), row.get("artifact", ""), computes, now
-        )
+        device = f"{row.get('description', '')}, {row['host']}" if row.get("host") else row.get("description", "")
+        table.add_row(name, device, row.get("runtime", ""), computes, "yes" if row["usable"] else "no")
     stdout.print(table)
+    for row in rows:
+        if not row["usable"]:
+            print(f"{row['name']}: {row['why_not']}")
 
 
 def _describe(name: str) -> dict[str, Any]:
@@ -108,7 +108,9 @@ def check(
     from hwnas.cli.console import stdout
 
     table = Table(title=f"{target} answers", show_header=False)
-    rows = {name.replace("_", " "): value for name, value in fingerprint.model_dump().items() if value is not None}
+    way = {"local": "this machine", "compiler": "by its compiler, here"}.get(device.target.connection)
+    rows: dict[str, object] = {"reached": way or f"{device.target.connection} {device.target.host or ''}".strip()}
+    rows |= {name.replace("_", " "): value for name, value in fingerprint.model_dump().items() if value is not None}
     if probe.free_bytes is not None:
         rows["free disk"] = f"{probe.free_bytes / 1e9:.1f} GB"
     for name, value in rows.items():
@@ -138,7 +140,7 @@ def add(
       hwnas targets add cpu4 --like cpu --set threads=4
     """
     from hwnas.config import merge, parse_assignment
-    from hwnas.devices.target import add_target, load_target, make_target, read_target
+    from hwnas.devices.target import add_target, load_target, make_target, read_target, user_targets
     from hwnas.errors import UsageError
 
     if name.endswith(".toml"):
@@ -151,5 +153,6 @@ def add(
         fields = load_target(like).model_dump() | {"name": name}
     changes = merge(*(parse_assignment(text) for text in assignments or ()))
     target = make_target({**fields, **changes}, name)
+    replaced = (user_targets() / f"{target.name}.toml").exists()
     path = add_target(target)
-    typer.echo(f"{path}; test it by: hwnas targets check {target.name}")
+    typer.echo(f"{path}{' replaced' * replaced}; test it by: hwnas targets check {target.name}")

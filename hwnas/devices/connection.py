@@ -96,6 +96,7 @@ class _LocalChannel(Channel):
     def _alarm(self) -> Iterator[None]:
         """Give the process up if the block takes too long; pipes have no limit of their own that all systems know."""
         alarm = threading.Timer(SILENCE_SECONDS, self._give_up)
+        alarm.daemon = True
         alarm.start()
         try:
             yield

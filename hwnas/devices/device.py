@@ -147,7 +147,7 @@ def connect(target: Target) -> Connection:
 
     if target.host is None:
         raise UsageError(
-            f"target {target.name} is reached by ssh; say where: --host user@address, or once for all, for searches too: "
-            f"hwnas targets add {target.name} --like {target.name} --set host=user@address"
+            f"target {target.name} is reached by ssh; say where, once for all: hwnas targets add {target.name} --like "
+            f"{target.name} --set host=user@address; or for one profile, table or check: --host user@address"
         )
     return SshConnection(target.host)

@@ -16,6 +16,10 @@ Method = Literal["measured", "predicted", "vendor-estimated"]
 NOISY = 0.1
 """Share by which the 90th percentile is over the median on a machine that is worth a warning."""
 
+NOISE = (
+    "some inferences took much longer than most: something else is running there, or its clock changes; only what was "
+    "timed in turn compares"
+)
 
 Line = Annotated[str, Field(max_length=10_000, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 """What a device says of itself, and people read: a line that does nothing to a terminal."""

@@ -192,6 +192,8 @@ def _read_onnx(path: Path) -> tuple[bytes, str | None]:
         onnx.load_from_string(content)
         # Once more, with what it keeps in other files.
         model = onnx.load(path)
+        if not model.graph.node:
+            raise ValueError("nothing is computed in it")
     except (DecodeError, ValueError) as error:
         raise HwnasError(f"{path} is not an ONNX file, or is damaged; export the network again") from error
     except (OSError, onnx.checker.ValidationError) as error:

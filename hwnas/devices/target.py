@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hwnas.errors import HwnasError, UsageError, first_problem
 from hwnas.files import write_text
@@ -32,6 +32,7 @@ class Target(BaseModel):
         name: what users call it.
         description: one line for people.
         connection: how it is reached: it is this machine, by ssh, by adb, or not at all, since a compiler knows it.
+            What has a host is not this machine.
         host: where it is, ``user@address``, or the serial number that adb knows it by; None to be told each time.
         python: the interpreter there that has the runtime; None for hwnas's own here, and python3 elsewhere.
         runtime: what runs the artifact; see `hwnas.devices.device.DEVICES`.
@@ -60,6 +61,13 @@ class Target(BaseModel):
     compute_bits: tuple[int, ...] = Field(min_length=1)
     accelerator: str | None = None
     benchmark_binary: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_host_is_elsewhere(cls, fields: Any) -> Any:
+        if isinstance(fields, dict) and fields.get("host") and fields.get("connection", "local") == "local":
+            return {**fields, "connection": "ssh"}
+        return fields
 
     @field_validator("compute_bits")
     @classmethod
@@ -156,17 +164,20 @@ def make_target(fields: dict[str, Any], source: str) -> Target:
     from hwnas.exporters import EXPORTERS
     from hwnas.exporters.profiles import PROFILES
 
+    if unknown := set(fields) - set(Target.model_fields):
+        settings = ", ".join(Target.model_fields)
+        raise HwnasError(f"{source}: {min(unknown)!r} is no setting of a target; there are: {settings}")
     try:
         target = Target.model_validate(fields)
     except ValidationError as error:
         raise HwnasError(f"{source}: {first_problem(error)}") from error
-    for field, value, known in (
+    for field, value, choices in (
         ("runtime", target.runtime, DEVICES),
         ("artifact", target.artifact, EXPORTERS),
         ("profile", target.profile, PROFILES),
     ):
-        if value not in known:
-            raise HwnasError(f"{source}: {field} {value!r} is not known; there are: {', '.join(sorted(known))}")
+        if value not in choices:
+            raise HwnasError(f"{source}: {field} {value!r} is not known; there are: {', '.join(sorted(choices))}")
     return target
 
 

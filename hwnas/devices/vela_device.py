@@ -46,7 +46,7 @@ class VelaDevice(Device):
         fingerprint, found = self.probe().fingerprint, {}
         bar = progress.task("estimate", len(set(paths)))
         for path in dict.fromkeys(paths):
-            with TemporaryDirectory() as folder:
+            with TemporaryDirectory(prefix="hwnas-") as folder:
                 compiled = compile_tflite(path, self.target, Path(folder) / "compiled.tflite")
             cycles = sum(cycles for *_, cycles in compiled.operations) or 1
             layers = [

@@ -69,7 +69,7 @@ def measure_session(
     Raises:
         HwnasError: if one cannot be written, or as `Device.measure`.
     """
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory(prefix="hwnas-") as folder:
         reference, *others = (
             _written(survey, choice, device.target, Path(folder) / str(i))
             for i, choice in enumerate((survey.reference, *choices))
@@ -112,6 +112,19 @@ def wanted(survey: Survey, calibration: int) -> list[tuple[Choice, str]]:
     return list(purposes.items())
 
 
+class Rounds(Silent):
+    """Shows the rounds of a session in the bar of all of them."""
+
+    def __init__(self, bar: Task, networks: int) -> None:
+        self._bar, self._networks = bar, networks
+
+    def task(self, description: str, total: int, done: int = 0) -> Task:
+        return self
+
+    def advance(self, units: int = 1, /, **figures: str) -> None:
+        self._bar.advance(units * self._networks)
+
+
 class _Turns(Silent):
     """Notes when the rounds of a session end."""
 
@@ -130,7 +143,7 @@ def estimate_minutes(survey: Survey, device: Device, calibration: int = CALIBRAT
     there = {network.choice for network in survey.networks}
     missing = [choice for choice, _ in wanted(survey, calibration) if choice not in there]
     turns = _Turns()
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory(prefix="hwnas-") as folder:
         reference = _written(survey, survey.reference, device.target, Path(folder) / "reference")
         started = time.monotonic()  # after what the first of all networks takes besides: libraries are loaded for it
         for choice in missing[:1]:
@@ -194,17 +207,17 @@ def build_table(
     everything = wanted(survey, calibration)
     there = {network.choice for network in survey.networks}
     purposes = {choice: why for choice, why in everything if choice not in there}
-    bar = progress.task("measure", len(everything), len(everything) - len(purposes))
+    bar = progress.task("measure", rounds * len(everything), rounds * (len(everything) - len(purposes)))
     for batch in batches(survey, list(purposes)):
         started = time.monotonic()
-        session = measure_session(survey, batch, device, rounds, Silent())
+        session = measure_session(survey, batch, device, rounds, Rounds(bar, len(batch)))
         require_same(table, session)
         networks = [
             MeasuredNetwork.model_validate({"choice": c, "why": purposes[c], "ratio": r, "rounds": rounds})
             for c, r in zip(batch, session.ratios, strict=True)
         ]
         table, survey = table.record(survey, networks, session.reference_ms, time.monotonic() - started)
-        bar.advance(len(batch), reference=f"{session.reference_ms:.3g} ms")
+        bar.advance(0, reference=f"{session.reference_ms:.3g} ms")
     return table, survey
 
 

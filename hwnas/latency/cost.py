@@ -30,6 +30,9 @@ from hwnas.progress import Progress, Silent
 from hwnas.sizes import Size, format_size
 from hwnas.spaces.space import SearchSpace
 
+CHANGED = 0.1
+"""Share by which a device that is faster or slower than it was is worth a line."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Fitted:
@@ -115,6 +118,11 @@ class LatencyCost(TargetCostModel):
         ]
         found.table.record(survey, networks)
         self._heed(found, sessions)
+        if abs(self._speed - 1) > CHANGED:
+            progress.say(
+                f"{self.target.name} takes {self._speed:.2f} times as long now as when its table was built: its speed "
+                "changes, or something else is running there; predictions follow, and milliseconds are those of now"
+            )
         return [measurement.p50 for session in sessions for measurement in session.measurements]
 
     def _heed(self, found: _Fitted, sessions: Sequence[Session]) -> None:
@@ -139,9 +147,12 @@ class LatencyCost(TargetCostModel):
         known = [f for f in self.surveys() if all(f.survey.can_tell(a, size) for a in architectures)]
         known.sort(key=lambda f: self._in_use is None or not f.survey.covers(*self._in_use))
         if not known:
+            first = architectures[0]
+            sizes = {format_size(f.survey.size) for f in self.surveys() if f.survey.can_tell(first, f.survey.size)}
+            instead = f"; it has one at {', '.join(sorted(sizes))}" if sizes else ""
             self._lacks(
-                f"a space with {architectures[0].name} at {format_size(size)}; measure it by `hwnas profile`, or build "
-                "a table by `hwnas table build`"
+                f"a space with {first.name} at {format_size(size)}{instead}; measure it by `hwnas profile`, or build a "
+                "table of its space by `hwnas table build`"
             )
         return known[0]
 

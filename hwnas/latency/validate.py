@@ -9,11 +9,11 @@ from scipy.stats import spearmanr
 
 from hwnas.devices.device import Device
 from hwnas.errors import HwnasError
-from hwnas.latency.build import ROUNDS, batches, measure_session, require_same
+from hwnas.latency.build import ROUNDS, Rounds, batches, measure_session, require_same
 from hwnas.latency.design import held_out_choices
 from hwnas.latency.fit import fit
 from hwnas.latency.table import LatencyTable, Survey
-from hwnas.progress import Progress, Silent
+from hwnas.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +93,16 @@ def validate(
     choices = held_out_choices(survey.space, count, (network.choice for network in survey.networks), seed)
     if len(choices) < 2:
         raise HwnasError("the table has measured all of the space; there is nothing to validate it on")
-    bar = progress.task("validate", len(choices))
+    bar = progress.task("validate", rounds * len(choices))
     measured: list[float] = []
     clock: list[float] = []
     references: list[float] = []
     for batch in batches(survey, choices):
-        session = measure_session(survey, batch, device, rounds, Silent())
+        session = measure_session(survey, batch, device, rounds, Rounds(bar, len(batch)))
         require_same(table, session)
         measured += [ratio * survey.ms for ratio in session.ratios]
         clock += [measurement.p50 for measurement in session.measurements]
         references.append(session.reference_ms)
-        bar.advance(len(batch), reference=f"{session.reference_ms:.3g} ms")
+        bar.advance(0, reference=f"{session.reference_ms:.3g} ms")
     predicted = [model.predict(survey.architecture(choice)) for choice in choices]
     return Validation(tuple(predicted), tuple(measured), tuple(clock), tuple(references))

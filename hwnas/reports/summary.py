@@ -48,6 +48,7 @@ def summarise_run(
             continue
         interval = "" if found.interval is None else f" (95 %: {found.interval[0]:.4g} to {found.interval[1]:.4g})"
         runs = f", median of {len(found.samples_ms)}" if found.method == "measured" else ""
+        runs += ", some much longer" * found.is_noisy
         lines.append(
             f"| {budget.metric}{at} | {budget.format(found.p50)}{interval} | model.onnx {found.method}{runs} on "
             f"{found.fingerprint}; what was predicted is in front.csv | {limit} |"

@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def test_a_target_of_your_own_is_added_checked_and_listed(hwnas: Any, home: Path
         (("targets", "add", "../x", "--like", "cpu"), "name: "),
         (("targets", "add", "x", "--like", "cpu", "--set", "threads=none"), "threads: "),
         (("targets", "add", "x", "--like", "toaster"), "no target is called 'toaster'"),
-        (("targets", "check", "jetson"), "say where: --host user@address"),
+        (("targets", "check", "jetson"), "--set host=user@address; or for one profile"),
         (("targets", "check", "jetson", "--host", "a b"), "'a b' is no host"),
         (("targets", "check", "ethos-u85", "--host", "me@there"), "leave --host out"),
         (("profile", "nothing"), "no run, no architecture file"),
@@ -68,7 +69,7 @@ def test_a_target_of_your_own_is_added_checked_and_listed(hwnas: Any, home: Path
         (("cost", "espcn", "--metric", "latency"), "say which by --target"),
         (("cost", "espcn", "--metric", "latency", "--target", "cpu"), "hwnas profile"),
         (("cost", "espcn", "--target", "toaster"), "no target is called 'toaster'"),
-        (("search", "--budget", "8ms", "--target", "jetson"), "say where: --host user@address"),
+        (("search", "--budget", "8ms", "--target", "jetson"), "--set host=user@address; or for one profile"),
         (("search", "--budget", "8minutes"), "no cost is counted in 'minutes'"),
     ],
 )
@@ -92,6 +93,29 @@ def test_a_network_is_profiled_and_compared(hwnas: Any, tmp_path: Path, monkeypa
     more = json.loads((tmp_path / "other.json").read_text())
     assert more["samples"] >= 100 and more["p50_ms"] <= more["p90_ms"] <= more["p99_ms"]
     assert "p99 ms" in shown and "measured" in shown and "layers of espcn" in shown
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_profile_that_is_interrupted_ends_at_once_and_leaves_nothing(
+    number: signal.Signals, process: Any, start: Callable[..., subprocess.Popen[str]], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    profiling = start("profile", "srresnet", "--input-size", "48x48", "--seconds", "60", "-o", tmp_path / "p.json")
+    while profiling.poll() is None and not list(temporary.glob("hwnas-runner-*/0.onnx")):
+        time.sleep(0.1)
+    time.sleep(3)  # within an inference, most likely
+    profiling.send_signal(number)
+    started = time.monotonic()
+    _, err = profiling.communicate(timeout=60)
+    assert time.monotonic() - started < 5 and "Traceback" not in err
+    for _ in range(50):  # the runner may be in an inference too
+        if not list(temporary.glob("hwnas*")):
+            break
+        time.sleep(0.1)
+    assert not list(temporary.glob("hwnas*"))
 
 
 @pytest.mark.usefixtures("monkeypatch")
@@ -141,5 +165,9 @@ def test_a_table_is_built_shown_and_used(
     priced = hwnas("cost", out, "--metric", "latency", "--target", "cpu", "--input-size", "8x8", "--json").json
     assert priced["method"] == "predicted" and priced["unit"] == "ms" and priced["value"] > 0
     assert priced["uncertainty"] is None and "onnxruntime" in priced["source"], "of few networks nothing can be said"
+    without_size = hwnas("cost", out, "--metric", "latency", "--target", "cpu", "--json").json
+    assert without_size["input_size"] == "8x8", "the run's own"
+    elsewhere = hwnas("cost", out, "--metric", "latency", "--target", "cpu", "--input-size", "9x9")
+    assert "it has one at 8x8" in elsewhere.only_error(1)
     other = hwnas("search", *tiny, *small, "--target", "cpu", "--budget", "8ms@9x9", "--out", out / "x")
     assert "--input-size 9x9" in other.err and re.search(r"takes about \d+ minutes?", other.err)

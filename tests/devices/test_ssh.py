@@ -167,7 +167,7 @@ def test_what_is_no_host_is_refused(host: str) -> None:
 
 
 def test_a_target_that_does_not_say_where_it_is_asks(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="say where: --host"):
+    with pytest.raises(UsageError, match="say where, once for all: hwnas targets add jetson --like jetson --set host="):
         open_device(load_target("jetson"))
 
 

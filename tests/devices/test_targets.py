@@ -36,6 +36,13 @@ def test_one_of_your_own_is_found_and_may_take_the_place_of_a_shipped_one(home: 
     assert load_target("cpu").threads == 4 and target_names().count("cpu") == 1
 
 
+def test_what_has_a_host_is_not_this_machine(home: Path) -> None:
+    board = make_target({**load_target("cpu").model_dump(), "name": "board", "host": "me@board"}, "board")
+    assert board.connection == "ssh" and load_target("cpu").connection == "local"
+    phone = make_target({**load_target("android").model_dump(), "name": "phone", "host": "1234"}, "phone")
+    assert phone.connection == "adb"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -44,7 +51,7 @@ def test_one_of_your_own_is_found_and_may_take_the_place_of_a_shipped_one(home: 
         ("a = " + "[" * 5000, "is not TOML"),
         ("", "Field required"),
         ("host = 3", "host"),
-        ("wings = 2", "wings"),
+        ("wings = 2", "'wings' is no setting of a target; there are: .*threads"),
         ("threads = 0", "threads"),
         ("compute_bits = [32, 8]", "no widths in ascending order"),
         ("compute_bits = [9]", "no widths in ascending order"),
