@@ -212,7 +212,7 @@ def validate(
     stdout.print(shown)
     stdout.print(
         "in turn with the reference: as a multiple of the time of one network that was measured beside each, times "
-        "what that took when the table was built; by the clock: milliseconds, in which the device's speed of today is too"
+        "what it took when the table was built; by the clock: milliseconds, with the device's speed of today in them"
     )
     low, high = min(result.measured_ms), max(result.measured_ms)
     stdout.print(f"they take {low:.4g} to {high:.4g} ms, {device.method} on {found.fingerprint}")
