@@ -50,8 +50,11 @@ class _Bar:
 
     def advance(self, units: int = 1, /, **figures: str) -> None:
         raise_if_interrupted()
-        shown = "  ".join(f"{name} {value}" for name, value in figures.items())
-        self._progress.update(self._identity, advance=units, figures=shown)
+        # Figures stay until there are others.
+        if figures:
+            shown = "  ".join(f"{name} {value}" for name, value in figures.items())
+            self._progress.update(self._identity, figures=shown)
+        self._progress.update(self._identity, advance=units)
 
 
 class _Terminal(_Lines):

@@ -25,11 +25,12 @@ def open_run(out: Path | None, resume: bool, layers: Sequence[Mapping[str, Any]]
         UsageError: if the folder is taken, or there is no run to resume, or its settings differ.
     """
     from hwnas import pipeline
+    from hwnas.cli.console import stderr
     from hwnas.cli.options import default_out
     from hwnas.config import load_config, make_config
     from hwnas.run_directory import RunDirectory
 
-    config = new_config(layers)
+    config, asking = new_config(layers), stderr.status("checking the budget, on the device if it is in time")
     out = out or default_out(config)
     if resume:
         if not RunDirectory(out).exists:
@@ -43,9 +44,11 @@ def open_run(out: Path | None, resume: bool, layers: Sequence[Mapping[str, Any]]
             )
         run = RunDirectory(out)
         if not run.architecture.exists():  # a device may be another one now, or gone
-            pipeline.check(saved)
+            with asking:
+                pipeline.check(saved)
         return run, saved
-    pipeline.check(config)
+    with asking:
+        pipeline.check(config)
     run = RunDirectory.create(out)
     config.save(run.config)
     return run, config

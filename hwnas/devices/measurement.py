@@ -31,6 +31,8 @@ class Fingerprint(BaseModel):
     Attributes:
         hardware: model of the device or of its processor.
         machine: instruction set.
+        processor: numbers of its family, model and stepping, or of its part, where these can be read.
+        instructions: extensions that decide how fast it multiplies. Virtual machines call all processors alike.
         cores: logical processors that may be used; a fraction where a container's share of them is one.
         gpu: name, driver, highest clock and power limit, where one is used.
         system: operating system.
@@ -47,6 +49,8 @@ class Fingerprint(BaseModel):
 
     hardware: Line
     machine: Line
+    processor: Line | None = None
+    instructions: Line | None = None
     cores: int | Annotated[float, Field(allow_inf_nan=False)] | None = None
     gpu: Line | None = None
     system: Line

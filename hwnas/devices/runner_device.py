@@ -141,6 +141,8 @@ class RunnerDevice(Device):
                     raise HwnasError(f"{self._connection.where}: {printable(message.get('message'))}")
                 yield message
             complaint = printable(channel.complaint()) or "it says nothing"
+            if python in complaint:
+                complaint += "; check the target's python"
         raise HwnasError(f"{self._connection.where} went away before it was done: {complaint}")
 
     def _fingerprint(self, message: dict[str, Any]) -> Fingerprint:

@@ -88,7 +88,8 @@ class SshConnection(Connection):
             except asyncssh.HostKeyNotVerifiable as error:
                 raise HwnasError(
                     f"the key of {self.where} is not in known_hosts, or another one is: {_reason(error)}; connect once "
-                    f"by `ssh`, and compare the fingerprint that it shows"
+                    "by `ssh`, and compare the fingerprint that it shows; if the host was set up anew, `ssh-keygen -R` "
+                    "forgets the old one"
                 ) from error
             except asyncssh.PermissionDenied as error:
                 raise HwnasError(

@@ -6,7 +6,8 @@ import hashlib
 import json
 import re
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -202,9 +203,11 @@ class LatencyTable(BaseModel):
 
         Returns:
             The table and the survey as they are now.
+
+        Raises:
+            HwnasError: if the file cannot be written, or is damaged.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.path.with_suffix(".lock")):
+        with self._locked():
             table = read_table(self.path) if self.path.exists() else self
             survey = table.survey(survey.space, survey.size) or survey
             survey = survey.with_networks(networks)
@@ -214,6 +217,19 @@ class LatencyTable(BaseModel):
             table = table.with_survey(survey)
             table.save()
         return table, survey
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        lock = FileLock(self.path.with_suffix(".lock"))
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except OSError as error:
+            raise HwnasError(f"cannot write {self.path}: {error.strerror}; set HWNAS_HOME to another folder") from error
+        try:
+            yield
+        finally:
+            lock.release()
 
 
 def tables_folder() -> Path:

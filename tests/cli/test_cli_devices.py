@@ -162,6 +162,7 @@ def test_a_table_is_built_shown_and_used(
     assert 0 < found["measured"]["latency@cpu"] <= float(limit.partition("ms")[0])
     header, *rows = (line.split(",") for line in (out / "front.csv").read_text().splitlines())
     assert {"latency@cpu_predicted", "latency@cpu_measured"} <= set(header)
+    assert sum(row[header.index("latency@cpu_measured")] != "" for row in rows) > 1, "the best of the front"
     chosen = next(row for row in rows if row[header.index("chosen")] == "1")
     assert float(chosen[header.index("latency@cpu_measured")]) == pytest.approx(found["measured"]["latency@cpu"])
     priced = hwnas("cost", out, "--metric", "latency", "--target", "cpu", "--input-size", "8x8", "--json").json

@@ -324,12 +324,18 @@ def test_clocks_cores_and_modes_are_part_of_the_fingerprint(tmp_path: Path, monk
         (folder / "scaling_max_freq").write_text(f"{most}\n")
         (folder / "cpuinfo_max_freq").write_text("9999999\n")
         (folder / "scaling_cur_freq").write_text(f"{now}\n")
+    (tmp_path / "cpuinfo").write_text(
+        "processor\t: 0\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\nstepping\t: 1\n"
+        "flags\t\t: fpu avx2 fma avx512_vnni smep\n"
+    )
+    monkeypatch.setattr(machine, "CPUINFO", str(tmp_path / "cpuinfo"))
     (tmp_path / "power").write_text("pmode:0002 fmode:quiet\n")
     (tmp_path / "cpu.max").write_text("150000 100000\n")
     monkeypatch.setattr(machine, "CPUS", f"{tmp_path}/cpu*/cpufreq/")
     monkeypatch.setattr(machine, "POWER_MODE", str(tmp_path / "power"))
     monkeypatch.setattr(machine, "QUOTA", str(tmp_path / "cpu.max"))
     found = machine.fingerprint({"provider": "cpu", "runtime": "litert", "threads": 1}, "1")
+    assert found["processor"] == "25/17/1" and found["instructions"] == "avx2 avx512_vnni fma"
     assert found["governor"] == "performance/powersave" and found["max_khz"] == 2400000
     assert found["power_mode"] == "pmode:0002 fmode:quiet" and machine.clock_khz() == 2300000
     assert found["cores"] == min(1.5, len(os.sched_getaffinity(0)))

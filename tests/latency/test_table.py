@@ -168,6 +168,15 @@ def test_two_that_write_at_once_lose_nothing(
     assert find_tables("abacus") == [table]
 
 
+def test_a_folder_that_cannot_be_written_is_named(
+    simulated: Simulated, built: LatencyTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("HWNAS_HOME", str(tmp_path / "file"))
+    with pytest.raises(HwnasError, match="cannot write .*; set HWNAS_HOME to another folder"):
+        built.record(built.surveys[0], [])
+
+
 def test_predictions_are_of_the_speed_that_the_device_has_now(
     simulated: Simulated, space: SearchSpace, built: LatencyTable, cost: LatencyCost
 ) -> None:

@@ -10,6 +10,13 @@ from typing import Any, Dict, Optional, Set
 
 from .common import Job, Refused, run
 
+CPUINFO = "/proc/cpuinfo"
+DECISIVE = {
+    *("avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"),
+    *("asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme"),
+}
+"""Instructions by which processors of one name differ several times in speed, as the kernel calls them."""
+
 CPUS = "/sys/devices/system/cpu/cpu*/cpufreq/"
 QUOTA = "/sys/fs/cgroup/cpu.max"
 """Microseconds of a container's processors, and of the time that they are of."""
@@ -20,11 +27,15 @@ POWER_MODE = "/var/lib/nvpmodel/status"
 
 def fingerprint(job: Job, version: str) -> Dict[str, Any]:
     """Of the hardware and its settings, and of the runtime; None for what cannot be read."""
-    hardware = _content("/proc/device-tree/model") or _entry("/proc/cpuinfo", "model name")
+    hardware = _content("/proc/device-tree/model") or _entry(CPUINFO, "model name")
+    has = (_entry(CPUINFO, "flags") or _entry(CPUINFO, "Features") or "").split()
+    kind = [_entry(CPUINFO, name) for name in ("cpu family", "model", "stepping", "CPU part")]
     uses_gpu = job["provider"] in ("cuda", "tensorrt") or job["runtime"] == "tensorrt"
     return {
         "hardware": hardware or platform.processor() or platform.machine(),
         "machine": platform.machine(),
+        "processor": "/".join(filter(None, kind)) or None,
+        "instructions": " ".join(sorted(DECISIVE.intersection(has))) or None,
         "cores": _cores(),
         "gpu": _gpu() if uses_gpu else None,
         "system": platform.system(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -37,7 +38,9 @@ def derive_result(task: SearchTask, supernet: Supernet, primary: Budget, setting
     """
     with torch.no_grad():
         log_p = {layer: p.log().clamp_min(-1e4).tolist() for layer, p in supernet.probabilities().items()}
-    space, derived = task.space, derive_measured(task, log_p)
+    # What is predicted now: measuring corrects it, and then agrees with itself.
+    space, predicted = task.space, {b.metric: limit_of(task, replace(b, limit=0.0)) for b in task.budgets}
+    derived = derive_measured(task, log_p)
     chosen = derived.chosen
     assert chosen is not None, "the budgets were found feasible before the search"
     table = primary.model.table(space, primary.input_size)
@@ -54,9 +57,9 @@ def derive_result(task: SearchTask, supernet: Supernet, primary: Budget, setting
         psnr = _estimate(task, supernet, choice, validation, settings)
         architecture = space.architecture(choice, name=f"{space.name}-{len(front):02d}")
         score = sum(log_p[layer][i] for layer, i in choice.items())
-        made = tuple(choice[layer] for layer in space.choices)
-        costs = _costs(architecture, task.budgets or (primary,), task.target) | derived.predicted.get(made, {})
-        measured = derived.measured.get(made, {})
+        costs = _costs(architecture, task.budgets or (primary,), task.target)
+        costs |= {b.metric: _cost(predicted[b.metric], choice) for b in task.budgets if b.model.measurable}
+        measured = derived.measured.get(tuple(choice[layer] for layer in space.choices), {})
         front.append(Candidate(architecture, costs, score, psnr, measured))
         bar.advance(psnr=f"{psnr:.2f} dB")
     best = front[choices.index(chosen)]
@@ -85,6 +88,11 @@ def cheaper_and_better(front: Sequence[Candidate], chosen: Candidate) -> Candida
     """
     better = max(front[: front.index(chosen) + 1], key=lambda candidate: candidate.psnr)
     return better if better.psnr > chosen.psnr + REMARKABLE else None
+
+
+def _cost(of_none: CostLimit, choice: Mapping[str, int]) -> float:
+    """The whole cost, of a limit of zero that what all networks take was subtracted from."""
+    return of_none.cost(choice) - of_none.limit
 
 
 def _costs(architecture: Architecture, budgets: tuple[Budget, ...], target: str) -> dict[str, float]:

@@ -13,9 +13,10 @@ from hwnas.errors import HwnasError
 from hwnas.searches.base import SearchTask
 from hwnas.searches.derivation import CostLimit, derive
 
-MORE, LESS = 1.05, 0.97
+MORE, STEPS = 1.05, (0.97, 0.999)
 """Shares of the limit that networks are proposed at: first a little more, since predictions err to both sides, then the
-limit, then ever less, each time so much less than what the last one takes."""
+limit, then ever less, each time so much less than what the last one takes; in smaller steps where the space ends before
+there are enough."""
 
 TOGETHER = 5
 """Networks that are proposed at once: the best of the front."""
@@ -33,12 +34,10 @@ class Derived:
     Attributes:
         chosen: the candidate of each layer; None if there is none within the budgets.
         measured: metric to value, of all choices that were measured, by candidates in the order of the layers.
-        predicted: the same as it was predicted when they were proposed, before anything of it was measured.
     """
 
     chosen: dict[str, int] | None
     measured: dict[Choice, dict[str, float]] = field(default_factory=dict)
-    predicted: dict[Choice, dict[str, float]] = field(default_factory=dict)
 
 
 def limit_of(task: SearchTask, budget: Budget) -> CostLimit:
@@ -62,7 +61,6 @@ def derive_measured(task: SearchTask, log_probabilities: Mapping[str, Sequence[f
         return Derived(derive(log_probabilities, [limit_of(task, budget) for budget in task.budgets]))
     names = list(task.space.choices)
     measured: dict[Choice, dict[str, float]] = {}
-    predicted: dict[Choice, dict[str, float]] = {}
     within: list[Choice] = []
     corrections = dict.fromkeys((budget.metric for budget in timed), 1.0)
     for attempt in range(1, ATTEMPTS + 1):
@@ -74,7 +72,6 @@ def derive_measured(task: SearchTask, log_probabilities: Mapping[str, Sequence[f
             break
         architectures = {choice: task.space.architecture(_named(task, choice)) for choice in proposed}
         measured |= {choice: {} for choice in proposed}
-        predicted |= {c: {b.metric: _predicted(b, a) for b in timed} for c, a in architectures.items()}
         for budget in timed:
             found = budget.model.measure(list(architectures.values()), budget.input_size, task.progress)
             errors = []
@@ -92,7 +89,7 @@ def derive_measured(task: SearchTask, log_probabilities: Mapping[str, Sequence[f
             )
     if within:
         best = max(within, key=lambda c: math.fsum(log_probabilities[n][i] for n, i in zip(names, c, strict=True)))
-        return Derived(_named(task, best), measured, predicted)
+        return Derived(_named(task, best), measured)
     raise HwnasError(
         f"no network of space {task.space.name} was found within {' and '.join(map(str, timed))}; raise the budget, "
         "or run the same command with --resume when the device is less busy"
@@ -107,20 +104,21 @@ def _proposals(
 ) -> list[Choice]:
     """The best of the front, by what is predicted times the corrections."""
     found: dict[Choice, None] = {}
-    share = MORE
-    while len(found) < TOGETHER:
-        limits = [
-            limit_of(task, replace(b, limit=b.limit * share * corrections[b.metric]) if b in timed else b)
-            for b in task.budgets
-        ]
-        choice = derive(log_probabilities, limits)
-        if choice is None:
-            break
-        found[tuple(choice[layer] for layer in task.space.choices)] = None
-        # The next one is to take less than this one does, which may be much less than it is allowed.
-        architecture = task.space.architecture(choice)
-        taken = max(_predicted(b, architecture) / (b.limit * corrections[b.metric]) for b in timed)
-        share = 1.0 if share > 1 else LESS * min(share, taken)
+    for step in STEPS:
+        share = MORE
+        while len(found) < TOGETHER:
+            limits = [
+                limit_of(task, replace(b, limit=b.limit * share * corrections[b.metric]) if b in timed else b)
+                for b in task.budgets
+            ]
+            choice = derive(log_probabilities, limits)
+            if choice is None:
+                break
+            found[tuple(choice[layer] for layer in task.space.choices)] = None
+            # The next one is to take less than this one does, which may be much less than it is allowed.
+            architecture = task.space.architecture(choice)
+            taken = max(_predicted(b, architecture) / (b.limit * corrections[b.metric]) for b in timed)
+            share = 1.0 if share > 1 else step * min(share, taken)
     return list(found)
 
 
