@@ -13,6 +13,7 @@ import pytest
 from hwnas.architecture import Architecture
 from hwnas.budget import Budget
 from hwnas.cost_models import COST_MODELS, CostModel
+from hwnas.cost_models.base import Cost
 from hwnas.cost_models.target import target_cost_model
 from hwnas.devices import open_device
 from hwnas.devices.target import load_target
@@ -189,6 +190,28 @@ def test_predictions_that_do_not_learn_are_corrected_by_a_factor(
     limit = sum(sorted(parameters.values())[7:9]) / 2
     found = derived_by(Stubborn(1.6), 1.6 * limit).chosen
     assert found == dict(zip(space.choices, _best(space, parameters, limit), strict=True))
+
+
+class Weightless(Stubborn):
+    """Predicts less than nothing of the smallest networks, as a noisy table does of networks of microseconds."""
+
+    def space_constant(self, space: SearchSpace, input_size: Size) -> float:
+        return -1e4
+
+    def architecture_cost(self, architecture: Architecture, input_size: Size | None = None) -> Cost:
+        found = super().architecture_cost(architecture, input_size)
+        return replace(found, value=found.value - 1e4)
+
+    def measure(self, architectures: Sequence[Architecture], input_size: Size, progress: Progress) -> list[float]:
+        return [1.0 for _ in architectures]
+
+
+def test_predictions_of_less_than_nothing_have_an_end(
+    space: SearchSpace, parameters: Times, derived_by: Callable[[Stubborn, float], Derived]
+) -> None:
+    assert max(parameters.values()) < 1e4
+    best = _best(space, parameters, math.inf)
+    assert derived_by(Weightless(1.0), 2.0).chosen == dict(zip(space.choices, best, strict=True))
 
 
 def test_the_fastest_is_measured_when_nothing_else_helps(

@@ -105,15 +105,17 @@ def _proposals(
     """The best of the front, by what is predicted times the corrections."""
     found: dict[Choice, None] = {}
     for step in STEPS:
-        share = MORE
+        share, last = MORE, None
         while len(found) < TOGETHER:
             limits = [
                 limit_of(task, replace(b, limit=b.limit * share * corrections[b.metric]) if b in timed else b)
                 for b in task.budgets
             ]
             choice = derive(log_probabilities, limits)
-            if choice is None:
+            # Networks of microseconds may be predicted to take none at all, and then there is no end of less.
+            if choice is None or (choice == last and share < 1):
                 break
+            last = choice
             found[tuple(choice[layer] for layer in task.space.choices)] = None
             # The next one is to take less than this one does, which may be much less than it is allowed.
             architecture = task.space.architecture(choice)
