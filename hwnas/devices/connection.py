@@ -14,7 +14,6 @@ from hwnas.errors import HwnasError
 SILENCE_SECONDS = 30.0
 """After which a command that says nothing is given up; the runner says something every two seconds."""
 
-
 CHUNK = 1 << 18
 """Bytes that are sent at once: each such part may take as long as silence is borne."""
 

@@ -50,7 +50,7 @@ def summarise_run(
         runs = f", median of {len(found.samples_ms)}" if found.method == "measured" else ""
         runs += ", some much longer" * found.is_noisy
         lines.append(
-            f"| {budget.metric}{at} | {budget.format(found.p50)}{interval} | model.onnx {found.method}{runs} on "
+            f"| {budget.metric}{at} | {budget.format(found.p50)}{interval} | {found.method}{runs} on "
             f"{found.fingerprint}; what was predicted is in front.csv | {limit} |"
         )
     bounded = {budget.metric for budget in budgets}

@@ -83,6 +83,20 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
         os.kill(pid, signal.SIGKILL)
 
 
+@pytest.fixture(params=["here", "by ssh"])
+def host(request: pytest.FixtureRequest) -> str | None:
+    """Where a device is: this machine, or a real server on it."""
+    if request.param == "here":
+        return None
+    server: Sshd = request.getfixturevalue("sshd")
+    return server.host
+
+
+def _bear(silence: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (connection, ssh):
+        monkeypatch.setattr(module, "SILENCE_SECONDS", silence)
+
+
 @pytest.fixture
 def networks(espcn: Path, tmp_path: Path) -> list[Path]:
     paths = [tmp_path / f"{i}.onnx" for i in range(4)]
@@ -135,22 +149,18 @@ def test_an_inference_that_does_not_end_is_an_error(
     wait_for(stage.is_empty, "something is left")
 
 
-@pytest.mark.parametrize("by_ssh", [False, True])
 def test_a_process_that_is_stopped_is_an_error(
-    by_ssh: bool,
+    host: str | None,
     stage: Stage,
     espcn: Path,
     monkeypatch: pytest.MonkeyPatch,
     wait_for: WaitFor,
-    request: pytest.FixtureRequest,
 ) -> None:
-    for module in (connection, ssh):
-        monkeypatch.setattr(module, "SILENCE_SECONDS", 4.0)
-    server: Sshd | None = request.getfixturevalue("sshd") if by_ssh else None
-    device = stage.device(host=server.host if server else None, at=5, what="stop", seconds=0)
+    _bear(4.0, monkeypatch)
+    device = stage.device(host=host, at=5, what="stop", seconds=0)
     with device, pytest.raises(HwnasError, match="has said nothing for 4 s"):
         device.measure([espcn], Timing((24, 32), rounds=50), Silent())
-    if not by_ssh:  # over there it is stopped until somebody lets it go on, and then notices
+    if host is None:  # over there it is stopped until somebody lets it go on, and then notices
         wait_for(lambda: not any(map(_runs, {e["pid"] for e in stage.events("run")})), "it is still there")
         return
     (pid,) = {event["pid"] for event in stage.events("run")}
@@ -158,25 +168,19 @@ def test_a_process_that_is_stopped_is_an_error(
     wait_for(stage.is_empty, "something is left")
 
 
-@pytest.mark.parametrize("by_ssh", [False, True])
 def test_an_inference_may_take_longer_than_silence_is_borne(
-    by_ssh: bool, stage: Stage, espcn: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    host: str | None, stage: Stage, espcn: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (connection, ssh):
-        monkeypatch.setattr(module, "SILENCE_SECONDS", 6.0)
-    server: Sshd | None = request.getfixturevalue("sshd") if by_ssh else None
-    with stage.device(host=server.host if server else None, at=5, what="sleep", seconds=9) as device:
+    _bear(6.0, monkeypatch)
+    with stage.device(host=host, at=5, what="sleep", seconds=9) as device:
         (found,) = device.measure([espcn], Timing((24, 32), rounds=3, seconds=0), Silent())
     assert max(found.samples_ms) > 8900
 
 
-@pytest.mark.parametrize("by_ssh", [False, True])
 def test_a_device_that_does_not_read_is_an_error(
-    by_ssh: bool, espcn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    host: str | None, espcn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (connection, ssh):
-        monkeypatch.setattr(module, "SILENCE_SECONDS", 2.0)
-    server: Sshd | None = request.getfixturevalue("sshd") if by_ssh else None
+    _bear(2.0, monkeypatch)
     deaf, large = tmp_path / "python", tmp_path / "large.onnx"
     deaf.write_text("#!/bin/sh\nexec sleep 20\n")
     deaf.chmod(0o755)
@@ -184,7 +188,7 @@ def test_a_device_that_does_not_read_is_an_error(
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(3_000_000, np.float32), "ballast"))
     onnx.save(model, large)
     started = time.monotonic()
-    device = open_device(load_target("cpu").model_copy(update={"python": str(deaf)}), server.host if server else None)
+    device = open_device(load_target("cpu").model_copy(update={"python": str(deaf)}), host)
     with device, pytest.raises(HwnasError, match="has said nothing for 2 s"):
         device.measure([large], Timing((24, 32), rounds=1), Silent())
     assert time.monotonic() - started < 15
@@ -209,12 +213,8 @@ class Interrupted(Silent):
         raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("by_ssh", [False, True])
-def test_ctrl_c_leaves_nothing(
-    by_ssh: bool, stage: Stage, espcn: Path, wait_for: WaitFor, request: pytest.FixtureRequest
-) -> None:
-    server: Sshd | None = request.getfixturevalue("sshd") if by_ssh else None
-    device = stage.device(host=server.host if server else None)
+def test_ctrl_c_leaves_nothing(host: str | None, stage: Stage, espcn: Path, wait_for: WaitFor) -> None:
+    device = stage.device(host=host)
     with pytest.raises(KeyboardInterrupt):
         device.measure([espcn], Timing((24, 32), rounds=10_000), Interrupted())
     wait_for(stage.is_empty, "something is left, though the connection is still open")

@@ -65,9 +65,9 @@ def derive_measured(task: SearchTask, log_probabilities: Mapping[str, Sequence[f
     corrections = dict.fromkeys((budget.metric for budget in timed), 1.0)
     for attempt in range(1, ATTEMPTS + 1):
         proposed = [c for c in _proposals(task, timed, log_probabilities, corrections) if c not in measured]
-        fastest = _fastest(task, timed)
-        if not within and (not proposed or attempt == ATTEMPTS) and fastest not in (*measured, *proposed):
-            proposed.append(fastest)
+        if not within and (not proposed or attempt == ATTEMPTS):
+            fastest = _fastest(task, timed)
+            proposed += [fastest] if fastest not in (*measured, *proposed) else []
         if not proposed:
             break
         architectures = {choice: task.space.architecture(_named(task, choice)) for choice in proposed}
