@@ -133,6 +133,7 @@ class SshConnection(Connection):
             with suppress(TimeoutError):
                 self._wait(self._connection.wait_closed(), 5)
             self.give_up()
+        self._wait(_end_all())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -142,6 +143,9 @@ class SshConnection(Connection):
 class _SshChannel(Channel):
     def __init__(self, connection: SshConnection, process: asyncssh.SSHClientProcess[bytes]) -> None:
         self._connection, self._process = connection, process
+        assert connection._loop is not None
+        # Read all the time: what nobody reads stops all that the command says.
+        self._errors = asyncio.run_coroutine_threadsafe(_last_of(process.stderr), connection._loop)
 
     def _broken(self, error: BaseException) -> HwnasError:
         self._connection.give_up()
@@ -190,9 +194,25 @@ class _SshChannel(Channel):
         import asyncssh
 
         try:
-            return last_line(self._connection._wait(self._process.stderr.read(), 5))
+            return last_line(self._errors.result(5))
         except (TimeoutError, asyncssh.Error, OSError):
             return ""
+
+
+async def _last_of(reader: asyncssh.SSHReader[bytes]) -> bytes:
+    last = b""
+    while part := await reader.read(CHUNK):
+        last = (last + part)[-CHUNK:]
+    return last
+
+
+async def _end_all() -> None:
+    """Whatever a loop still waits for, and the threads in which it looks names up."""
+    waiting = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_default_executor()
 
 
 def _quoted(command: Sequence[str]) -> str:
