@@ -37,7 +37,10 @@ def build(
     layers: options.Layers,
     host: options.Host = None,
     calibration: Calibration = 40,
-    rounds: Rounds = 15,
+    rounds: Annotated[
+        int,
+        typer.Option("--rounds", help="Turns of each network; what had fewer takes them anew.", min=3, max=10000),
+    ] = 15,
     json: options.Json = False,
 ) -> None:
     """Measure networks of a space on the target, until each of its operators is known.
@@ -68,12 +71,11 @@ def build(
         fingerprint = device.probe().fingerprint
         tell.say(f"{target.name}: {fingerprint}")
         found, survey = building.open_survey(device, space, size, fingerprint)
-        measured = {network.choice for network in survey.networks}
-        wanted = [choice in measured for choice, _ in building.wanted(survey, calibration)]
-        if not all(wanted):
-            minutes = building.estimate_minutes(survey, device, calibration, rounds)
+        if lacking := len(building.missing(survey, calibration, rounds)):
+            everything = len(building.wanted(survey, calibration))
+            minutes = math.ceil(building.estimate_minutes(survey, device, calibration, rounds))
             tell.say(
-                f"space {space.name}: {sum(wanted)} of {len(wanted)} networks are there; about {math.ceil(minutes)} min"
+                f"space {space.name}: {everything - lacking} of {everything} networks are there; about {minutes} min"
             )
             found, survey = building.build_table(device, space, size, tell, calibration, rounds)
     model = fit(survey, target)

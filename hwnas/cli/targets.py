@@ -25,6 +25,10 @@ def list_targets(context: typer.Context, json: options.Json = False) -> None:
       hwnas targets check jetson --host me@board
 
       hwnas targets add board --like jetson --set host=me@board
+
+      hwnas targets show board
+
+      hwnas targets remove board
     """
     if context.invoked_subcommand is not None:
         return
@@ -156,3 +160,37 @@ def add(
     replaced = (user_targets() / f"{target.name}.toml").exists()
     path = add_target(target)
     typer.echo(f"{path}{' replaced' * replaced}; test it by: hwnas targets check {target.name}")
+
+
+@targets.command(no_args_is_help=True)
+def show(
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="Which one.")],
+    json: options.Json = False,
+) -> None:
+    """Print a target as TOML, to be changed and added again.
+
+    Examples:
+
+      hwnas targets show jetson > board.toml
+    """
+    from hwnas.devices.target import load_target, target_as_toml
+
+    chosen = load_target(target)
+    if json:
+        print(chosen.model_dump_json())
+    else:
+        print(target_as_toml(chosen), end="")
+
+
+@targets.command(no_args_is_help=True)
+def remove(target: Annotated[str, typer.Argument(metavar="NAME", help="One of your own.")]) -> None:
+    """Forget a target of your own; a shipped one whose place it took is there again. Its latency tables stay.
+
+    Examples:
+
+      hwnas targets remove board
+    """
+    from hwnas.devices.target import remove_target, target_names
+
+    path = remove_target(target)
+    typer.echo(f"{path} removed{'; the shipped target is used again' * (target in target_names())}")

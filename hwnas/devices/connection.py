@@ -8,6 +8,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 from hwnas.errors import HwnasError
 
@@ -121,9 +122,14 @@ class LocalConnection(Connection):
 
     @contextmanager
     def start(self, command: Sequence[str]) -> Iterator[Channel]:
+        program, *arguments = command
+        if program.startswith("~/"):
+            program = str(Path.home() / program.removeprefix("~/"))
         with tempfile.TemporaryFile() as errors:
             try:
-                process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
+                process = subprocess.Popen(
+                    [program, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
+                )
             except OSError as error:
                 raise HwnasError(f"cannot start {command[0]}: {error.strerror}; check the target's python") from error
             with process:

@@ -181,12 +181,35 @@ def make_target(fields: dict[str, Any], source: str) -> Target:
     return target
 
 
+def target_as_toml(target: Target) -> str:
+    """The content of its file."""
+    fields = target.model_dump(mode="json", exclude={"name"}, exclude_none=True)
+    # Strings, numbers and lists of numbers are written alike in JSON and TOML.
+    return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in fields.items())
+
+
 def add_target(target: Target) -> Path:
     """Keep a target as the user's own; returns its file."""
     path = user_targets() / f"{target.name}.toml"
-    fields = target.model_dump(mode="json", exclude={"name"}, exclude_none=True)
-    # Strings, numbers and lists of numbers are written alike in JSON and TOML.
-    write_text(path, "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in fields.items()))
+    write_text(path, target_as_toml(target))
+    return path
+
+
+def remove_target(name: str) -> Path:
+    """Delete one of the user's own, damaged or not; returns what was its file.
+
+    Raises:
+        UsageError: if there is none of that name.
+        HwnasError: if it cannot be deleted.
+    """
+    path = _own().get(name)
+    if path is None:
+        ours = ", ".join(_own()) or "none yet"
+        raise UsageError(f"{name!r} is no target of your own, and only those can be removed; there are: {ours}")
+    try:
+        path.unlink()
+    except OSError as error:
+        raise HwnasError(f"cannot remove {path}: {error.strerror}") from error
     return path
 
 

@@ -112,6 +112,12 @@ def wanted(survey: Survey, calibration: int) -> list[tuple[Choice, str]]:
     return list(purposes.items())
 
 
+def missing(survey: Survey, calibration: int, rounds: int) -> dict[Choice, str]:
+    """Those of `wanted` that have not been measured in so many turns."""
+    there = {network.choice for network in survey.networks if network.rounds >= rounds}
+    return {choice: why for choice, why in wanted(survey, calibration) if choice not in there}
+
+
 class Rounds(Silent):
     """Shows the rounds of a session in the bar of all of them."""
 
@@ -140,34 +146,33 @@ class _Turns(Silent):
 
 def estimate_minutes(survey: Survey, device: Device, calibration: int = CALIBRATION, rounds: int = ROUNDS) -> float:
     """About how long it takes to measure what is missing: measures the reference by itself for that."""
-    there = {network.choice for network in survey.networks}
-    missing = [choice for choice, _ in wanted(survey, calibration) if choice not in there]
+    lacking = list(missing(survey, calibration, rounds))
     turns = _Turns()
     with TemporaryDirectory(prefix="hwnas-") as folder:
         reference = _written(survey, survey.reference, device.target, Path(folder) / "reference")
         started = time.monotonic()  # after what the first of all networks takes besides: libraries are loaded for it
-        for choice in missing[:1]:
+        for choice in lacking[:1]:
             _written(survey, choice, device.target, Path(folder) / "other")
         device.measure([reference], Timing(survey.size, 3, precision=0.0, seconds=0.0), turns)
     # A compiler has no turns.
     one_turn = turns.ends[1] - turns.ends[0] if len(turns.ends) > 1 else 0.0
     before = turns.ends[0] - started - (1 + _WARM_UP) * one_turn
-    return estimated_seconds(survey, missing, max(before, 0.0), one_turn, rounds) / 60
+    return estimated_seconds(survey, lacking, max(before, 0.0), one_turn, rounds) / 60
 
 
-def estimated_seconds(survey: Survey, missing: Sequence[Choice], before: float, one_turn: float, rounds: int) -> float:
+def estimated_seconds(survey: Survey, lacking: Sequence[Choice], before: float, one_turn: float, rounds: int) -> float:
     """The same of a known device.
 
     Args:
         survey: what there is.
-        missing: networks that are not.
+        lacking: networks that are to be measured.
         before: seconds before the turns of a network: to write it, to send it, to load it or build an engine of it.
         one_turn: seconds of a turn of the reference.
         rounds: turns of each network.
     """
-    groups = len(batches(survey, missing))
-    turns = (rounds + _WARM_UP) * _DEARER * len(missing) + (_REFERENCES * rounds + _WARM_UP) * groups
-    return before * (len(missing) + groups) + turns * one_turn
+    groups = len(batches(survey, lacking))
+    turns = (rounds + _WARM_UP) * _DEARER * len(lacking) + (_REFERENCES * rounds + _WARM_UP) * groups
+    return before * (len(lacking) + groups) + turns * one_turn
 
 
 def open_survey(
@@ -204,10 +209,8 @@ def build_table(
     """
     fingerprint = device.probe().fingerprint
     table, survey = open_survey(device, space, size, fingerprint)
-    everything = wanted(survey, calibration)
-    there = {network.choice for network in survey.networks}
-    purposes = {choice: why for choice, why in everything if choice not in there}
-    bar = progress.task("measure", rounds * len(everything), rounds * (len(everything) - len(purposes)))
+    purposes, everything = missing(survey, calibration, rounds), len(wanted(survey, calibration))
+    bar = progress.task("measure", rounds * everything, rounds * (everything - len(purposes)))
     for batch in batches(survey, list(purposes)):
         started = time.monotonic()
         session = measure_session(survey, batch, device, rounds, Rounds(bar, len(batch)))

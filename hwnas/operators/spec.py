@@ -70,7 +70,10 @@ class OperatorSpec(BaseModel):
             raise ValueError(f"kernel = {self.kernel} is even; 'same' padding needs an odd one")
         for name in ("in_channels", "out_channels"):
             if getattr(self, name) % self.groups:
-                raise ValueError(f"groups = {self.groups} does not divide {name} = {getattr(self, name)}")
+                raise ValueError(
+                    f"groups = {self.groups} does not divide {name} = {getattr(self, name)}; "
+                    f"take a multiple of {self.groups}"
+                )
         if self.kind not in OPERATORS:
             known = ", ".join(sorted(OPERATORS))
             raise ValueError(

@@ -48,6 +48,17 @@ def test_a_target_of_your_own_is_added_checked_and_listed(hwnas: Any, home: Path
     (home / "targets" / "mine.toml").write_text("threads = ")
     rows = {row["name"]: row for row in hwnas("targets", "--json").json["targets"]}
     assert "is not TOML" in rows["mine"]["why_not"] and rows["cpu"]["usable"], "the others are listed all the same"
+    assert hwnas("targets", "remove", "mine").code == 0 and not (home / "targets" / "mine.toml").exists()
+
+
+def test_a_target_that_is_shown_can_be_added_and_a_shipped_one_comes_back(hwnas: Any, tmp_path: Path) -> None:
+    assert hwnas("targets", "add", "cpu", "--like", "cpu", "--set", "threads=2").code == 0
+    path = tmp_path / "two.toml"
+    path.write_text(hwnas("targets", "show", "cpu").out)
+    assert hwnas("targets", "add", path).code == 0
+    assert hwnas("targets", "show", "two", "--json").json["threads"] == 2
+    assert "the shipped target is used again" in hwnas("targets", "remove", "cpu").out
+    assert hwnas("targets", "show", "cpu", "--json").json["threads"] == 1
 
 
 @pytest.mark.parametrize(
@@ -57,6 +68,8 @@ def test_a_target_of_your_own_is_added_checked_and_listed(hwnas: Any, home: Path
         (("targets", "add", "../x", "--like", "cpu"), "name: "),
         (("targets", "add", "x", "--like", "cpu", "--set", "threads=none"), "threads: "),
         (("targets", "add", "x", "--like", "toaster"), "no target is called 'toaster'"),
+        (("targets", "show", "toaster"), "no target is called 'toaster'"),
+        (("targets", "remove", "cpu"), "is no target of your own"),
         (("targets", "check", "jetson"), "--set host=user@address; or for one profile"),
         (("targets", "check", "jetson", "--host", "a b"), "'a b' is no host"),
         (("targets", "check", "ethos-u85", "--host", "me@there"), "leave --host out"),

@@ -197,6 +197,12 @@ def test_an_interpreter_that_is_not_there_is_named() -> None:
         _device(python="/none").probe()
 
 
+def test_a_python_may_be_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own").symlink_to(sys.prefix)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert _device(python="~/own/bin/python").probe().fingerprint.runtime == "onnxruntime"
+
+
 def test_kill_minus_nine_leaves_nothing(espcn: Path, tmp_path: Path, wait_for: Callable[..., None]) -> None:
     code = (
         "import sys; from pathlib import Path; from hwnas.devices import Timing, open_device\n"

@@ -37,9 +37,9 @@ from .simulated import SIZE, SimulatedDevice, simulated_target
 Simulated = type[SimulatedDevice]
 
 
-def _build(space: SearchSpace, calibration: int = 6) -> tuple[LatencyTable, Survey]:
+def _build(space: SearchSpace, calibration: int = 6, rounds: int = 9) -> tuple[LatencyTable, Survey]:
     with open_device(load_target("abacus")) as device:
-        return build_table(device, space, SIZE, Silent(), calibration, rounds=9)
+        return build_table(device, space, SIZE, Silent(), calibration, rounds)
 
 
 def _keep(table: LatencyTable) -> Survey:
@@ -81,6 +81,14 @@ def test_what_is_measured_stays_when_the_device_goes_away(simulated: Simulated, 
     assert survey.networks[: len(first)] == first and survey.is_complete
     before = simulated.sessions
     assert _build(space, calibration=8)[1] == survey and simulated.sessions == before, "nothing is measured again"
+
+
+def test_what_had_fewer_turns_takes_them_anew(simulated: Simulated, space: SearchSpace, built: LatencyTable) -> None:
+    before = _keep(built)
+    assert _build(space, rounds=5)[1] == before and simulated.sessions == 0
+    _, survey = _build(space, rounds=12)
+    assert [(n.choice, n.why) for n in survey.networks] == [(n.choice, n.why) for n in before.networks]
+    assert {n.rounds for n in survey.networks} == {12} and len(survey.reference_ms) > len(before.reference_ms)
 
 
 def test_two_fingerprints_are_never_mixed(
