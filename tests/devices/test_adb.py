@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -74,13 +75,29 @@ def test_what_benchmark_model_says_is_read() -> None:
         parse_mean("Segmentation fault")
 
 
-@pytest.fixture
-def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Phone]:
+@contextmanager
+def _server(home: Path) -> Iterator[None]:
+    """A port of its own for adb's server, which the first who asks for a phone starts, in seconds."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(port))
-    monkeypatch.setenv("HOME", str(tmp_path))  # where adb keeps its keys
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(port))
+        monkeypatch.setenv("HOME", str(home))  # where adb keeps its keys
+        try:
+            yield
+        finally:
+            adbutils.AdbClient().server_kill()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with _server(tmp_path_factory.mktemp("adb")):
+        yield
+
+
+@pytest.fixture
+def phone(server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Phone]:
     storage, programs = tmp_path / "storage", tmp_path / "programs"
     storage.mkdir()
     programs.mkdir()
@@ -91,8 +108,8 @@ def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Phone]:
     try:
         yield found
     finally:
+        adbutils.AdbClient().disconnect(found.serial)  # or it is waited for to come back
         found.stop()
-        adbutils.AdbClient().server_kill()
 
 
 def _device(phone: Phone, tmp_path: Path, **changes: object) -> Device:
@@ -109,9 +126,15 @@ def model(tmp_path: Path) -> Path:
     return path
 
 
+def test_listing_starts_no_server(phone: Phone, tmp_path: Path) -> None:
+    with _server(tmp_path), _device(phone, tmp_path) as device:
+        assert "server is not running" in str(device.missing())
+        device.probe()
+        assert device.missing() is None
+
+
 def test_a_file_is_pushed_run_and_removed(phone: Phone, tmp_path: Path, model: Path) -> None:
     with _device(phone, tmp_path) as device:
-        assert "server is not running" in str(device.missing()), "listing starts nothing"
         probe = device.probe()
         assert device.missing() is None
         assert probe.fingerprint.hardware == "Pixel Test" and probe.free_bytes
