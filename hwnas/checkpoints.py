@@ -73,7 +73,7 @@ def load_network(path: Path) -> tuple[NetworkRecord, nn.Module]:
         HwnasError: if the file is missing, damaged, or not one of ours.
     """
     if not path.is_file():
-        raise HwnasError(f"there are no trained weights at {path}; train with `hwnas train`")
+        raise HwnasError(f"there are no trained weights at {path}; train by `hwnas train {path.parent}`")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

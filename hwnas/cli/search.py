@@ -102,6 +102,7 @@ def describe_space(settings: RunConfig, tell: Progress) -> None:
 
     from hwnas import pipeline
     from hwnas.devices.target import load_target
+    from hwnas.latency.cost import CHANGED
     from hwnas.searches.feasibility import cost_range
 
     space = pipeline.space_of(settings)
@@ -116,6 +117,12 @@ def describe_space(settings: RunConfig, tell: Progress) -> None:
             f"  {bound.metric}: minimum {minimum}, centre {bound.format(reach.centre)}, "
             f"maximum {bound.format(reach.maximum)}; budget {bound}"
         )
+        now = bound.model.prediction(space.first, bound.input_size)
+        if now is not None and abs(now.speed - 1) > CHANGED:
+            tell.say(
+                f"  {settings.target} takes {now.speed:.2f} times as long now as when its table was built: its speed "
+                "changes, or something else is running there; what is predicted is of now"
+            )
     target = load_target(settings.target)
     widths = {spec.weight_bits for candidates in space.choices.values() for spec in candidates}
     if narrow := sorted(widths - set(target.compute_bits)):

@@ -108,6 +108,49 @@ def build(
         )
 
 
+@table.command("list")
+def list_tables(json: options.Json = False) -> None:
+    """The tables that are there, the newest first: of which spaces, and measured on what.
+
+    Examples:
+
+      hwnas table list
+    """
+    from hwnas.errors import HwnasError
+    from hwnas.latency.table import read_table, table_files
+
+    rows: list[dict[str, Any]] = []
+    for path in table_files():
+        row: dict[str, Any] = {"table": str(path)}
+        try:
+            found = read_table(path)
+        except HwnasError as error:
+            rows.append(row | {"error": str(error)})
+            continue
+        row |= {"target": found.target, "fingerprint": found.fingerprint.model_dump(), "device": str(found.fingerprint)}
+        for survey in found.surveys:
+            of_it = {"networks": len(survey.networks), "minutes": survey.seconds / 60, "complete": survey.is_complete}
+            rows.append(row | {"space": str(survey), **of_it})
+    if json:
+        import json as encoder
+
+        print(encoder.dumps({"tables": rows}))
+        return
+    from rich.table import Table
+
+    from hwnas.cli.console import stdout
+
+    shown = Table()
+    for column in ("target", "space", "networks", "measured on"):
+        shown.add_column(column, justify="right" if column == "networks" else "left", overflow="fold")
+    for row in filter(lambda row: "error" not in row, rows):
+        networks = f"{row['networks']}{'' if row['complete'] else ', incomplete'}"
+        shown.add_row(row["target"], row["space"], networks, row["device"])
+    stdout.print(shown if rows else "none yet; hwnas table build --target cpu")
+    for row in filter(lambda row: "error" in row, rows):
+        print(row["error"])
+
+
 @table.command()
 @options.takes_settings(options.space_settings)
 def show(layers: options.Layers, json: options.Json = False) -> None:
@@ -200,7 +243,8 @@ def validate(
         import json as encoder
 
         accuracies = {"accuracy": result.accuracy, "by_the_clock": result.accuracy_by_the_clock}
-        print(encoder.dumps({**asdict(result), **{name: asdict(value) for name, value in accuracies.items()}}))
+        head = {"table": str(found.path), "fingerprint": found.fingerprint.model_dump(), "method": device.method}
+        print(encoder.dumps({**head, **asdict(result), **{name: asdict(value) for name, value in accuracies.items()}}))
         return
     from rich.table import Table
 

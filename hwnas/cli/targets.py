@@ -78,6 +78,12 @@ def _describe(name: str) -> dict[str, Any]:
     return row | {"usable": why_not is None, "why_not": why_not}
 
 
+@targets.command("list")
+def list_them(context: typer.Context, json: options.Json = False) -> None:
+    """The same as `hwnas targets` alone."""
+    list_targets(context, json)
+
+
 @targets.command(no_args_is_help=True)
 def check(
     target: Annotated[str, typer.Argument(metavar="TARGET", help="Which one.")],
@@ -94,18 +100,24 @@ def check(
     """
     from hwnas.devices import open_device
     from hwnas.devices.target import load_target
+    from hwnas.errors import HwnasError
     from hwnas.latency.table import find_tables
 
     chosen = load_target(target)
     with open_device(chosen, host) as device:
         probe = device.probe()
     fingerprint = probe.fingerprint
-    tables = [table for table in find_tables(chosen.name) if table.fits(chosen, fingerprint)]
+    tables, damage = [], ""
+    try:
+        tables = [table for table in find_tables(chosen.name) if table.fits(chosen, fingerprint)]
+    except HwnasError as error:
+        damage = str(error)
     if json:
         import json as encoder
 
         found = {"fingerprint": fingerprint.model_dump(), "free_bytes": probe.free_bytes}
-        print(encoder.dumps({"target": target, **found, "notes": probe.notes, "has_table": bool(tables)}))
+        has = {"has_table": bool(tables), "damaged_table": damage or None}
+        print(encoder.dumps({"target": target, **found, "notes": probe.notes, **has}))
         return
     from rich.table import Table
 
@@ -120,8 +132,9 @@ def check(
     for name, value in rows.items():
         table.add_row(name, str(value))
     for note in probe.notes:
-        table.add_row("", note)
-    table.add_row("latency table", "there" if tables else f"none yet; hwnas table build --target {target}")
+        table.add_row("besides", note)
+    known = "; ".join(str(survey) for each in tables for survey in each.surveys)
+    table.add_row("latency table", known or damage or f"none yet; hwnas table build --target {target}")
     stdout.print(table)
 
 
@@ -154,7 +167,11 @@ def add(
     elif like is None:
         raise UsageError(f"say which target {name} is like: --like jetson; or name a .toml file")
     else:
-        fields = load_target(like).model_dump() | {"name": name}
+        differs = ", ".join(assignments or ())
+        fields = load_target(like).model_dump() | {
+            "name": name,
+            "description": f"{like}{' with ' * bool(differs)}{differs}",
+        }
     changes = merge(*(parse_assignment(text) for text in assignments or ()))
     target = make_target({**fields, **changes}, name)
     replaced = (user_targets() / f"{target.name}.toml").exists()

@@ -54,10 +54,12 @@ class Prediction:
     Attributes:
         uncertainty: share by which 19 of 20 predictions are off at most; None if too little was measured to say.
         source: how that was found that it is predicted from, and on what, for people.
+        speed: how many times as long the device takes now as when that was found; the prediction is of now.
     """
 
     uncertainty: float | None
     source: str
+    speed: float = 1.0
 
     def __str__(self) -> str:
         if self.uncertainty is None:

@@ -58,14 +58,19 @@ class SshConnection(Connection):
             self._loop = asyncio.new_event_loop()
             self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
             self._thread.start()
-        if self._connection is None:
-            self._connection = self._wait(self._connect())
-        try:
-            starting = self._connection.create_process(_quoted(command), encoding=None)
-            process = self._wait(starting, SILENCE_SECONDS)
-        except (asyncssh.Error, OSError, TimeoutError) as error:
-            self.give_up()
-            raise HwnasError(f"{self.where} starts no command: {_reason(error)}") from error
+        process = None
+        while process is None:
+            is_new = self._connection is None
+            if self._connection is None:
+                self._connection = self._wait(self._connect())
+            try:
+                starting = self._connection.create_process(_quoted(command), encoding=None)
+                process = self._wait(starting, SILENCE_SECONDS)
+            except (asyncssh.Error, OSError, TimeoutError) as error:
+                self.give_up()
+                # An older one may have broken while nothing was asked of it.
+                if is_new:
+                    raise HwnasError(f"{self.where} starts no command: {_reason(error)}") from error
         try:
             yield _SshChannel(self, process)
         finally:
@@ -95,6 +100,11 @@ class SshConnection(Connection):
                 raise HwnasError(
                     f"{self.where} does not let you in: {_reason(error)}; give it your key by `ssh-copy-id`, and "
                     "enter the key's passphrase by `ssh-add`"
+                ) from error
+            except FileNotFoundError as error:  # of a name in ~/.ssh/config
+                raise HwnasError(
+                    f"{self.where} cannot be reached: there is no file {error.filename}, which ~/.ssh/config names; "
+                    "connect once by `ssh`, which makes known_hosts, or check the name"
                 ) from error
             except ValueError as error:  # of a name that is none, or settings that cannot be read
                 raise HwnasError(f"{self.where} cannot be reached: {_reason(error)}; check ~/.ssh/config") from error

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 _WIDTHS = {*range(2, 9), 16, 32}
 """Of convolutions that processors compute."""
 
-_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-
 
 class Target(BaseModel):
     """A device with its runtime.
@@ -48,7 +46,7 @@ class Target(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=rf"^{_NAME}$")
+    name: str
     description: str
     connection: Literal["local", "ssh", "adb", "compiler"] = "local"
     host: str | None = None
@@ -68,6 +66,13 @@ class Target(BaseModel):
         if isinstance(fields, dict) and fields.get("host") and fields.get("connection", "local") == "local":
             return {**fields, "connection": "ssh"}
         return fields
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_name(cls, name: str) -> str:
+        if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) is None:
+            raise ValueError(f"{name!r} is none; take letters, digits, '.', '_' and '-', 64 at most, a letter first")
+        return name
 
     @field_validator("compute_bits")
     @classmethod
@@ -211,8 +216,3 @@ def remove_target(name: str) -> Path:
     except OSError as error:
         raise HwnasError(f"cannot remove {path}: {error.strerror}") from error
     return path
-
-
-def is_target_name(name: str) -> bool:
-    """Whether a target may be called so."""
-    return re.fullmatch(_NAME, name) is not None

@@ -7,12 +7,14 @@ import shlex
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NoReturn
 
 from hwnas.architecture import Architecture
 from hwnas.cost_models.base import Cost, LayerCost, Prediction
 from hwnas.cost_models.target import TARGET_COST_MODELS, TargetCostModel
 from hwnas.devices import DEVICES, Fingerprint, Method, open_device
+from hwnas.devices.target import Target
 from hwnas.errors import HwnasError
 from hwnas.latency.build import (
     ROUNDS,
@@ -34,11 +36,16 @@ CHANGED = 0.1
 """Share by which a device that is faster or slower than it was is worth a line."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Fitted:
     table: LatencyTable
     survey: Survey
-    model: LatencyModel
+    target: Target
+    speed: float
+
+    @cached_property
+    def model(self) -> LatencyModel:
+        return fit(self.survey, self.target).at_speed(self.speed)
 
 
 class LatencyCost(TargetCostModel):
@@ -73,12 +80,16 @@ class LatencyCost(TargetCostModel):
         """All surveys of the target's table that can be predicted from: the device's, or else the newest."""
         if self._fitted is None:
             tables = [t for t in find_tables(self.target.name) if t.fits(self.target, self._fingerprint)]
-            self._fitted = []
-            for table in tables[:1]:
-                for survey in filter(lambda survey: survey.is_complete, table.surveys):
-                    speed = self._speed if self._in_use and survey.covers(*self._in_use) else 1.0
-                    self._fitted.append(_Fitted(table, survey, fit(survey, self.target).at_speed(speed)))
+            self._fitted = [
+                _Fitted(table, survey, self.target, self._speed_of(survey))
+                for table in tables[:1]
+                for survey in table.surveys
+                if survey.is_complete
+            ]
         return self._fitted
+
+    def _speed_of(self, survey: Survey) -> float:
+        return self._speed if self._in_use and survey.covers(*self._in_use) else 1.0
 
     def require(self, space: SearchSpace, size: Size) -> None:
         """Find out, before anything takes long, whether the device is there and a table is of what it is now.
@@ -93,11 +104,9 @@ class LatencyCost(TargetCostModel):
             try:
                 found = self.fitted(space, size)
             except HwnasError as error:
-                table, survey = open_survey(device, space, size, self._fingerprint)
-                others = [different for t in find_tables(self.target.name) if (different := t.difference(table))]
-                why = f" (there is one of {others[0]})" if others else ""
+                _, survey = open_survey(device, space, size, self._fingerprint)
                 minutes = math.ceil(estimate_minutes(survey, device))
-                raise HwnasError(f"{error}{why}; that takes about {minutes} minute{'s' * (minutes != 1)}") from error
+                raise HwnasError(f"{error}; that takes about {minutes} minute{'s' * (minutes != 1)}") from error
             self._heed(found, [measure_session(found.survey, [], device, ROUNDS, Silent())])
 
     def measure(self, architectures: Sequence[Architecture], input_size: Size, progress: Progress) -> list[float]:
@@ -108,6 +117,7 @@ class LatencyCost(TargetCostModel):
             self._fingerprint, self._fitted = device.probe().fingerprint, None
             found = self._of(architectures, input_size)
             survey, choices = found.survey, [found.survey.choice(architecture) for architecture in architectures]
+            before = self._speed
             for batch in batches(survey, choices):
                 sessions.append(measure_session(survey, batch, device, ROUNDS, progress))
                 require_same(found.table, sessions[-1])
@@ -118,10 +128,11 @@ class LatencyCost(TargetCostModel):
         ]
         found.table.record(survey, networks)
         self._heed(found, sessions)
-        if abs(self._speed - 1) > CHANGED:
+        if abs(self._speed / before - 1) > CHANGED:
             progress.say(
-                f"{self.target.name} takes {self._speed:.2f} times as long now as when its table was built: its speed "
-                "changes, or something else is running there; predictions follow, and milliseconds are those of now"
+                f"{self.target.name} takes {self._speed / before:.2f} times as long now as when the search predicted: "
+                "its speed changes, or something else is running there; predictions follow, and milliseconds are those "
+                "of now"
             )
         return [measurement.p50 for session in sessions for measurement in session.measurements]
 
@@ -139,8 +150,17 @@ class LatencyCost(TargetCostModel):
         """
         found = next((f for f in self.surveys() if f.survey.covers(space, size)), None)
         return found or self._lacks(
-            f"space {space.name} at {format_size(size)}; build it by: {build_command(self.target.name, space, size)}"
+            f"space {space.name} at {format_size(size)}{self._of_others(space, size)}; "
+            f"build it by: {build_command(self.target.name, space, size)}"
         )
+
+    def _of_others(self, space: SearchSpace, size: Size) -> str:
+        """What is different of another device, or of this one as it was, whose table has the space."""
+        if self._fingerprint is None:
+            return ""
+        ours = LatencyTable.empty(self.target, self._fingerprint)
+        theirs = [table.difference(ours) for table in find_tables(self.target.name) if table.survey(space, size)]
+        return next((f" (there is one of {different})" for different in theirs if different), "")
 
     def _of(self, architectures: Sequence[Architecture], size: Size) -> _Fitted:
         """The survey of a space with these networks: the one in use, if it is such."""
@@ -183,7 +203,8 @@ class LatencyCost(TargetCostModel):
 
     def prediction(self, architecture: Architecture, input_size: Size) -> Prediction:
         found = self._of([architecture], input_size)
-        return Prediction(found.model.uncertainty, f"{self.how_measured} on {found.table.fingerprint}")
+        source = f"{self.how_measured} on {found.table.fingerprint}"
+        return Prediction(found.model.uncertainty, source, found.speed)
 
     def wiring_cost(self, architecture: Architecture, size: Size) -> LayerCost | None:
         return self.architecture_cost(architecture, size).layers[-1]

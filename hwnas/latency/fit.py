@@ -73,7 +73,7 @@ def fit(survey: Survey, target: Target) -> LatencyModel:
     """The model of a survey.
 
     Raises:
-        HwnasError: if it is not complete.
+        HwnasError: if it is not complete, or too noisy to predict from.
     """
     slots = survey.space.wiring.slots
     places: dict[Place, int] = {}
@@ -121,6 +121,11 @@ def fit(survey: Survey, target: Target) -> LatencyModel:
         least[kind] = min(value, least.get(kind, np.inf))
     for slot in slots:
         constant += slot.count * least[slot.in_channels, slot.out_channels, slot.resolution]
+    if constant <= 0:
+        raise HwnasError(
+            f"{len(survey.networks)} networks of {survey.networks[0].rounds} turns are too few to predict from: the "
+            "fastest network would take less than no time; go on with building it, with more --calibration or --rounds"
+        )
     return LatencyModel(
         constant=float(constant * survey.ms),
         operators={

@@ -21,7 +21,7 @@ from hwnas.errors import HwnasError, first_problem
 from hwnas.exporters.untrained import GRAPHS
 from hwnas.files import write_text
 from hwnas.latency.design import Choice, operator_choices
-from hwnas.sizes import Size
+from hwnas.sizes import Size, format_size
 from hwnas.spaces.space import SearchSpace
 from hwnas.user_files import user_folder
 
@@ -75,6 +75,10 @@ class Survey(BaseModel):
             if len(choice) != len(sizes) or not all(0 <= i < n for i, n in zip(choice, sizes, strict=True)):
                 raise ValueError(f"{list(choice)} is no network of the space")
         return self
+
+    def __str__(self) -> str:
+        bits = sorted({spec.weight_bits for candidates in self.space.choices.values() for spec in candidates})
+        return f"{self.space.name} of {', '.join(map(str, bits))} bits at {format_size(self.size)}"
 
     @property
     def ms(self) -> float:
@@ -169,9 +173,9 @@ class LatencyTable(BaseModel):
         return not self.difference(LatencyTable.empty(target, device))
 
     def difference(self, other: LatencyTable) -> str:
-        """``runtime_version 1.30 and 1.31``: what differs, of this one and of the other; empty if nothing does."""
+        """``runtime_version 1.30, now 1.31``: what differs in the other, which is of now; empty if nothing does."""
         ours, theirs = ({**t.fingerprint.model_dump(), **t.model_dump(include=_IDENTITY)} for t in (self, other))
-        return ", ".join(f"{name} {value} and {theirs[name]}" for name, value in ours.items() if value != theirs[name])
+        return "; ".join(f"{name} {value}, now {theirs[name]}" for name, value in ours.items() if value != theirs[name])
 
     def survey(self, space: SearchSpace, size: Size) -> Survey | None:
         """The survey of a space at a size."""
@@ -258,9 +262,14 @@ def read_table(path: Path) -> LatencyTable:
         ) from error
 
 
+def table_files(target: str | None = None) -> list[Path]:
+    """Files of the tables of a target, or of all, the one that was written last first."""
+    # What follows the name is a key: another target may be called cpu-2.
+    name = ".*" if target is None else re.escape(target)
+    ours = (path for path in tables_folder().glob("*.json") if re.fullmatch(rf"{name}-[0-9a-f]{{12}}", path.stem))
+    return sorted(ours, key=lambda path: path.stat().st_mtime, reverse=True)
+
+
 def find_tables(target: str) -> list[LatencyTable]:
     """The tables of a target, the one that was written last first; errors as `read_table`."""
-    # What follows the name is a key: another target may be called cpu-2.
-    ours = (p for p in tables_folder().glob("*.json") if re.fullmatch(rf"{re.escape(target)}-[0-9a-f]{{12}}", p.stem))
-    paths = sorted(ours, key=lambda path: path.stat().st_mtime, reverse=True)
-    return [table for table in map(read_table, paths) if table.target == target]
+    return [table for table in map(read_table, table_files(target)) if table.target == target]

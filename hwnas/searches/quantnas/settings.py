@@ -56,6 +56,7 @@ class QuantNASSettings(BaseModel):
     def _leaves_epochs_to_search(self) -> QuantNASSettings:
         if self.warmup_epochs >= self.epochs:
             raise ValueError(
-                f"warmup_epochs is {self.warmup_epochs} of {self.epochs} epochs, which leaves none to search in"
+                f"warmup_epochs is {self.warmup_epochs} of {self.epochs} epochs, which leaves none to search in; "
+                "set warmup_epochs lower, or epochs higher"
             )
         return self
