@@ -47,6 +47,10 @@ class Budget:
     def __str__(self) -> str:
         return f"{self.format(self.limit)}{self.model.at(self.input_size)}"
 
+    def is_missed(self, value: float) -> bool:
+        """Whether a cost of ``value`` is over the limit."""
+        return value > self.limit
+
     def format(self, value: float, rounding: str = ROUND_HALF_EVEN) -> str:
         """``value`` in the budget's unit, for people."""
         return format_quantity(value, self.model.unit, rounding)
@@ -94,5 +98,7 @@ def parse_budgets(texts: Iterable[str], input_size: Size | None = None, target: 
     budgets = tuple(parse_budget(text, input_size, target) for text in texts)
     metrics = [budget.metric for budget in budgets]
     if twice := sorted({metric for metric in metrics if metrics.count(metric) > 1}):
-        raise UsageError(f"two budgets bound {twice[0]}; keep the tighter one")
+        sizes = {budget.input_size for budget in budgets if budget.metric == twice[0]}
+        keep = "the tighter one" if len(sizes) == 1 else "that of one input size"
+        raise UsageError(f"two budgets bound {twice[0]}; keep {keep}")
     return budgets

@@ -21,7 +21,7 @@ from hwnas.exporters import EXPORTERS
 from hwnas.exporters.artifact import ArtifactUpscaler
 from hwnas.exporters.base import Exporter, ExportOptions
 from hwnas.exporters.profiles import PROFILES
-from hwnas.exporters.untrained import untrained_suffix, write_untrained
+from hwnas.exporters.untrained import takes_one_size, untrained_suffix, write_untrained
 from hwnas.exporters.verify import ExportReport
 from hwnas.files import atomic_files, write_text
 from hwnas.progress import Progress, Task
@@ -53,9 +53,18 @@ def check(config: RunConfig) -> None:
     from hwnas.searches.feasibility import require_feasible
 
     load_target(config.target)
+    reach_devices(config)
+    require_feasible(space_of(config), budgets_of(config))
+
+
+def reach_devices(config: RunConfig) -> None:
+    """Find out whether costs can be predicted, and at which speed, where that is for a device to say.
+
+    Raises:
+        HwnasError: if they cannot.
+    """
     for budget in budgets_of(config):
         budget.model.require(space_of(config), budget.input_size)
-    require_feasible(space_of(config), budgets_of(config))
 
 
 def load_data(config: RunConfig, scale: int, progress: Progress) -> TrainingData:
@@ -240,9 +249,14 @@ def run_all(config: RunConfig, run: RunDirectory, progress: Progress) -> tuple[E
     progress.say(f"{run.onnx}: parity with torch {report.parity}")
     upscaler = ArtifactUpscaler(EXPORTERS["onnx"].open(run.onnx))
     evaluation = evaluate_pairs(upscaler, held_out_pairs(data.validation, upscaler.scale), upscaler.scale)
+
+    def summarise(measured: dict[str, Measurement]) -> None:
+        page = summarise_run(architecture, config, budgets_of(config), evaluation, report, measured)
+        write_text(run.summary, page)
+
+    summarise({})  # which is there, whatever becomes of the device
     measured = measure_exported(config, run, progress)
-    page = summarise_run(architecture, config, budgets_of(config), evaluation, report, measured)
-    write_text(run.summary, page)
+    summarise(measured)
     return evaluation, measured
 
 
@@ -261,14 +275,14 @@ def measure_exported(config: RunConfig, run: RunDirectory, progress: Progress) -
             continue
         with open_device(target) as device, TemporaryDirectory(prefix="hwnas-") as folder:
             path = run.onnx
-            if untrained_suffix(target) != path.suffix:
+            if untrained_suffix(target) != path.suffix or takes_one_size(target):
                 path = Path(folder) / f"network{untrained_suffix(target)}"
                 write_untrained(load_architecture(run.architecture), target, budget.input_size, path)
             (measured,) = device.measure([path], Timing(budget.input_size, layers=True), progress)
         found[budget.metric] = measured
         figures = {"network": str(path.name), "target": target.name, "input_size": format_size(budget.input_size)}
         write_text(run.profile, json.dumps(figures | measured.as_json(), indent=2) + "\n")
-        verdict = "within" if measured.p50 <= budget.limit else "OVER"
+        verdict = "over" if budget.is_missed(measured.p50) else "within"
         progress.say(f"{path.name}: {budget.format(measured.p50)} {measured.method}, {verdict} the budget of {budget}")
         if measured.is_noisy:
             progress.say(NOISE)

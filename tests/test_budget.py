@@ -78,9 +78,9 @@ def test_what_is_no_budget_is_answered_with_what_to_write(text: str, message: st
 
 
 def test_one_cost_is_bounded_once() -> None:
-    with pytest.raises(UsageError, match="two budgets bound bitops; keep the tighter one"):
+    with pytest.raises(UsageError, match="two budgets bound bitops; keep that of one input size"):
         parse_budgets(["5GBitOps", "300KParams", "90GBitOps@180x320"])
-    with pytest.raises(UsageError, match="two budgets bound flops"):
+    with pytest.raises(UsageError, match="two budgets bound flops; keep the tighter one"):
         parse_budgets(["5GMACs", "5GFLOPs"])
     assert [b.metric for b in parse_budgets(["5GBitOps", "300KParams"])] == ["bitops", "params"]
     assert parse_budgets([]) == ()

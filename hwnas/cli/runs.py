@@ -43,9 +43,10 @@ def open_run(out: Path | None, resume: bool, layers: Sequence[Mapping[str, Any]]
                 "resume without options, or start a new run with another --out"
             )
         run = RunDirectory(out)
-        if not run.architecture.exists():  # a device may be another one now, or gone
+        # A device may be gone now, or another one; or slower, but then the search is to say what meets the budget.
+        if not run.architecture.exists():
             with asking:
-                pipeline.check(saved)
+                pipeline.reach_devices(saved)
         return run, saved
     with asking:
         pipeline.check(config)

@@ -44,14 +44,13 @@ def search(
     rows = read_front(directory)
     found = next(row for row in rows if row["chosen"] == "1")
     budgets = pipeline.budgets_of(settings)
-    measured = {b.metric: float(ms) for b in budgets if (ms := found.get(b.model.measured_column))}
-    costs = {
-        b.metric: float(found[f"{b.metric}_predicted"])
-        if b.model.measurable
-        else b.model.architecture_cost(chosen, b.input_size).value
-        for b in budgets
-    }
-    predictions = {b.metric: p for b in budgets if (p := b.model.prediction(chosen, b.input_size)) is not None}
+    counted = [b for b in budgets if not b.model.measurable]
+    timed = [b for b in budgets if b.model.measurable]
+    predicted = {b.metric: float(found[f"{b.metric}_predicted"]) for b in timed}
+    costs = {b.metric: b.model.architecture_cost(chosen, b.input_size).value for b in counted}
+    costs |= {b.metric: float(found[b.model.measured_column]) for b in timed}
+    methods = {b.metric: b.model.how_measured if b in timed else "counted" for b in budgets}
+    predictions = {b.metric: b.model.prediction(chosen, b.input_size) for b in timed}
     if json:
         import json as encoder
 
@@ -60,8 +59,9 @@ def search(
             "architecture": str(directory.architecture),
             "front": str(directory.front),
         }
-        uncertainty = {metric: prediction.uncertainty for metric, prediction in predictions.items()}
-        print(encoder.dumps({**files, "costs": costs, "uncertainty": uncertainty, "measured": measured}))
+        uncertainty = {metric: how.uncertainty for metric, how in predictions.items() if how is not None}
+        figures = {"costs": costs, "methods": methods, "predicted": predicted, "uncertainty": uncertainty}
+        print(encoder.dumps({**files, **figures}))
         return
     from rich.table import Table
 
@@ -77,11 +77,9 @@ def search(
         table.add_row(*shown, style="bold" if row["chosen"] == "1" else None)
     stdout.print(table)
     for bound in budgets:
-        known = bound.format(costs[bound.metric])
-        if bound.metric in measured:
-            how = predictions[bound.metric]
-            found_to_take = f"{bound.format(measured[bound.metric])} {bound.model.how_measured}"
-            known = f"{found_to_take}, {known} predicted ({how}),"
+        known = f"{bound.format(costs[bound.metric])} {methods[bound.metric]}"
+        if bound in timed:
+            known += f", {bound.format(predicted[bound.metric])} predicted ({predictions[bound.metric]}),"
         stdout.print(f"chosen: {known} of {bound}")
     stdout.print(f"next: hwnas train {directory.path}")
 
@@ -113,8 +111,9 @@ def describe_space(settings: RunConfig, tell: Progress) -> None:
     for bound in budgets:
         reach = cost_range(space, bound)
         minimum = bound.format(reach.minimum, ROUND_CEILING)
+        how = "predicted " * bound.model.measurable
         tell.say(
-            f"  {bound.metric}: minimum {minimum}, centre {bound.format(reach.centre)}, "
+            f"  {bound.metric}: {how}minimum {minimum}, centre {bound.format(reach.centre)}, "
             f"maximum {bound.format(reach.maximum)}; budget {bound}"
         )
         now = bound.model.prediction(space.first, bound.input_size)

@@ -91,6 +91,7 @@ def build(
                     "networks": len(survey.networks),
                     "minutes": survey.seconds / 60,
                     "reference_ms": survey.ms,
+                    "method": device.method,
                     "uncertainty": model.uncertainty,
                 }
             )

@@ -89,6 +89,8 @@ class CostModel(ABC):
     additive: ClassVar[bool] = True
     sized: ClassVar[bool] = True
     measurable: ClassVar[bool] = False
+    speed: float = 1.0
+    """What costs are multiplied by, since a device is not always as fast; `measure` finds out anew."""
 
     @abstractmethod
     def operator_cost(self, spec: OperatorSpec, size: Size) -> float:
@@ -139,7 +141,10 @@ class CostModel(ABC):
         return None
 
     def measure(self, architectures: Sequence[Architecture], input_size: Size, progress: Progress) -> list[float]:
-        """What each architecture was found to cost, in ``unit``; what is predicted next takes this into account.
+        """What each architecture was found to cost, in ``unit``, at the `speed` that the device has now.
+
+        What is predicted next takes it into account. What was measured before compares with it once it is multiplied by
+        the present speed over the one it was measured at.
 
         Raises:
             ValueError: if the model is not measurable.

@@ -96,7 +96,7 @@ class AdbDevice(Device):
             bar.advance()
             clock = self._highest("scaling_cur_freq")
             more = [model.more() if timing.layers else {} for model in models]
-        fixed = {"method": self.method, "fingerprint": fingerprint, "clock_khz": clock}
+        fixed = {"method": self.method, "fingerprint": fingerprint, "clock_khz": clock, "mean_of": INFERENCES}
         return [
             told_by("the phone", Measurement, {**fixed, "rounds_ms": rounds[i], **more[i]}) for i in range(len(paths))
         ]
@@ -157,15 +157,17 @@ class AdbDevice(Device):
 
     @contextmanager
     def _folder(self) -> Iterator[str]:
-        """A folder on the phone for the length of the block; those that broken connections left go too."""
+        """A folder on the phone for the length of the block; those that broken connections left go after a day."""
         folder = posixpath.join(FOLDER, f"hwnas-{secrets.token_hex(6)}")
-        old = ("find", FOLDER, "-maxdepth", "1", "-name", "hwnas-*", "-mmin", "+60", "-exec", "rm", "-rf", "{}", "+")
+        old = ("find", FOLDER, "-maxdepth", "1", "-name", "hwnas-*", "-mmin", "+1440", "-exec", "rm", "-rf", "{}", "+")
         self._ask(*old)
         self._shell("mkdir", folder)
         try:
             yield folder
         finally:
             with suppress(HwnasError):  # if it is gone, what made it go is being told
+                # Whoever was interrupted has left a benchmark. Written so that it does not find itself.
+                self._ask("pkill", "-f", folder.replace("hwnas-", "[h]wnas-"))
                 self._ask("rm", "-rf", folder)
 
     def _connected(self) -> Any:

@@ -15,6 +15,9 @@ from hwnas.errors import HwnasError
 SILENCE_SECONDS = 30.0
 """After which a command that says nothing is given up; the runner says something every two seconds."""
 
+LONGEST_LINE = 1 << 26
+"""Bytes of a line that are borne: a layer takes a hundred, a turn twenty."""
+
 CHUNK = 1 << 18
 """Bytes that are sent at once: each such part may take as long as silence is borne."""
 
@@ -79,17 +82,17 @@ class _LocalChannel(Channel):
                 except OSError as error:
                     if self._given_up:
                         continue
-                    raise HwnasError(
-                        f"the measuring process ended before its work was sent: {self.complaint()}"
-                    ) from error
+                    complaint = self.complaint() or "it says nothing; check the target's python"
+                    raise HwnasError(f"the measuring process ended before its work was sent: {complaint}") from error
 
     def lines(self) -> Iterator[bytes]:
         assert self._process.stdout is not None
         while True:
             with self._alarm():
-                line = self._process.stdout.readline()
+                line = self._process.stdout.readline(LONGEST_LINE)
             if not line:
                 return
+            require_short(line, "the measuring process")
             yield line
 
     @contextmanager
@@ -146,6 +149,16 @@ class LocalConnection(Connection):
 
     def close(self) -> None:
         pass
+
+
+def require_short(line: bytes, where: str) -> None:
+    """Refuse what never ends.
+
+    Raises:
+        HwnasError: if it is as long as no line is.
+    """
+    if len(line) >= LONGEST_LINE:
+        raise HwnasError(f"{where} says more in one line than a measurement has; check the target's python")
 
 
 def last_line(said: bytes) -> str:

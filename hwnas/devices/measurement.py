@@ -25,6 +25,12 @@ Line = Annotated[str, Field(max_length=10_000, pattern=r"^[^\x00-\x1f\x7f-\x9f]*
 """What a device says of itself, and people read: a line that does nothing to a terminal."""
 
 
+Milliseconds = Annotated[float, Field(ge=1e-6, le=1e9, allow_inf_nan=False)]
+"""From a nanosecond to eleven days: what is neither is no time of an inference."""
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+
+
 class Fingerprint(BaseModel):
     """What decides how long an inference takes. Two measurements compare only where this is the same.
 
@@ -59,16 +65,13 @@ class Fingerprint(BaseModel):
     provider: Line
     threads: int
     governor: Line | None = None
-    max_khz: int | None = None
+    max_khz: Count | None = None
     power_mode: Line | None = None
 
     def __str__(self) -> str:
         threads = f", {self.threads} thread{'s' * (self.threads != 1)}" if self.provider == "cpu" else ""
         gpu = "" if self.gpu is None else f", {self.gpu}"
         return f"{self.hardware}, {self.runtime} {self.runtime_version} ({self.provider}){threads}{gpu}"
-
-
-Milliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class LayerTime(BaseModel):
@@ -90,6 +93,7 @@ class Measurement(BaseModel):
             together had one turn. A single one where a compiler tells it.
         layers: medians, in the order of computation; empty where the runtime does not tell.
         peak_bytes: memory that the process grew by at most, where the system tells.
+        mean_of: inferences that each of these times is the mean of.
         clock_khz: what the fastest core ran at, right after the last inference; None where that cannot be read.
         fingerprint: what it was found on.
     """
@@ -99,8 +103,9 @@ class Measurement(BaseModel):
     method: Method
     rounds_ms: tuple[Annotated[tuple[Milliseconds, ...], Field(min_length=1)], ...] = Field(min_length=1)
     layers: tuple[LayerTime, ...] = ()
-    peak_bytes: int | None = Field(default=None, ge=0)
-    clock_khz: int | None = Field(default=None, gt=0)
+    peak_bytes: Count | None = None
+    clock_khz: Count | None = None
+    mean_of: int = Field(default=1, ge=1)
     fingerprint: Fingerprint
 
     @property
@@ -113,8 +118,9 @@ class Measurement(BaseModel):
         return quantile(self.samples_ms, percent / 100)
 
     def tail(self, percent: float) -> float | None:
-        """`percentile`; None where fewer than one sample can be expected beyond it."""
-        return self.percentile(percent) if len(self.samples_ms) * (100 - percent) >= 100 else None
+        """`percentile`; None of means, and where fewer than one sample can be expected beyond it."""
+        enough = self.mean_of == 1 and len(self.samples_ms) * (100 - percent) >= 100
+        return self.percentile(percent) if enough else None
 
     @property
     def p50(self) -> float:
@@ -143,6 +149,7 @@ class Measurement(BaseModel):
             "interval_ms": self.interval,
             "images_per_s": 1e3 / self.p50,
             "samples": len(self.samples_ms),
+            "mean_of": self.mean_of,
             "method": self.method,
             "noisy": self.is_noisy,
             "peak_bytes": self.peak_bytes,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -41,6 +42,9 @@ _PACKAGES = {"onnxruntime": "onnxruntime", "qnn": "onnxruntime", "openvino": "op
 _EXTRAS = {"openvino": "openvino", "litert": "npu", "qnn": "qnn"}
 
 
+MISSING_SECONDS = 20.0
+"""After which a device that is not asked to measure anything is taken for one that cannot be used."""
+
 PATIENCE = 1.0
 """Factor of the times after which the runner takes the device to hang."""
 
@@ -70,8 +74,11 @@ class RunnerDevice(Device):
             extra = _EXTRAS.get(self.target.runtime)
             return f"{package} is not installed" + (f"; pip install 'hwnas[{extra}]'" if extra else "")
         patient, self._connection.attempts = self._connection.attempts, 1
+        until = time.monotonic() + MISSING_SECONDS
         try:
-            self.probe()
+            for _ in self._run([], Timing((1, 1))):
+                if time.monotonic() > until:
+                    return f"{self._connection.where} has not said what it is in {MISSING_SECONDS:.0f} s"
         except HwnasError as error:
             return str(error)
         finally:
@@ -83,7 +90,7 @@ class RunnerDevice(Device):
         free, python = device.get("free_bytes"), device.get("python")
         return Probe(
             fingerprint=self._fingerprint(device),
-            free_bytes=free if isinstance(free, int) else None,
+            free_bytes=free if isinstance(free, int) and 0 <= free < 2**63 else None,
             notes=(f"Python {printable(python)}",),
         )
 
@@ -191,9 +198,8 @@ def _read_onnx(path: Path) -> tuple[bytes, str | None]:
 
     content = _read(path)
     try:
-        onnx.load_from_string(content)
-        # Once more, with what it keeps in other files.
-        model = onnx.load(path)
+        model = onnx.load_from_string(content)
+        onnx.load_external_data_for_model(model, str(path.parent))
         if not model.graph.node:
             raise ValueError("nothing is computed in it")
     except (DecodeError, ValueError) as error:

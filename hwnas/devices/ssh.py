@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hwnas.devices.connection import CHUNK, SILENCE_SECONDS, Channel, Connection, last_line
+from hwnas.devices.connection import CHUNK, SILENCE_SECONDS, Channel, Connection, last_line, require_short
 from hwnas.errors import HwnasError, UsageError
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class SshConnection(Connection):
         if self._loop is None or self._thread is None:
             return
         if self._connection is not None:
-            self._connection.close()
+            self._loop.call_soon_threadsafe(self._connection.close)
             with suppress(TimeoutError):
                 self._wait(self._connection.wait_closed(), 5)
             self.give_up()
@@ -191,6 +191,7 @@ class _SshChannel(Channel):
             except (asyncssh.Error, OSError) as error:
                 raise self._broken(error) from error
             line += part
+            require_short(line, self._connection.where)
             # A line that is longer than its buffer comes in parts.
             if part and not part.endswith(b"\n"):
                 continue

@@ -62,8 +62,13 @@ def write_untrained(architecture: Architecture, target: Target, size: Size, path
         else:
             network = architecture.build(FloatLayers()).eval()
         freeze_normalisation(network)
-        one_size = size if target.runtime == "qnn" else None
-        export_onnx(network, path, sample, metadata, profile, ExportOptions(size=one_size))
+        options = ExportOptions(size=size if takes_one_size(target) else None)
+        export_onnx(network, path, sample, metadata, profile, options)
+
+
+def takes_one_size(target: Target) -> bool:
+    """Whether its runtime reads graphs of images of one size only."""
+    return target.runtime == "qnn"
 
 
 def _chooses_own_steps(target: Target) -> bool:

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 from hwnas.cost_models.memory import MemoryCost
 from hwnas.devices.device import Device, Timing
-from hwnas.devices.measurement import Fingerprint, Measurement
+from hwnas.devices.measurement import Fingerprint
 from hwnas.devices.runner.timing import paired_ratios, quantile
 from hwnas.devices.target import Target
 from hwnas.errors import HwnasError
@@ -22,7 +22,7 @@ from hwnas.latency.design import (
     operator_choices,
     reference_choice,
 )
-from hwnas.latency.table import LatencyTable, MeasuredNetwork, Survey, find_tables
+from hwnas.latency.table import MOST, LatencyTable, MeasuredNetwork, Purpose, Survey, find_tables
 from hwnas.progress import Progress, Silent, Task
 from hwnas.sizes import Size
 from hwnas.spaces.space import SearchSpace
@@ -52,13 +52,13 @@ class Session:
         fingerprint: what they were measured on.
         reference_ms: median of the reference.
         ratios: for each network, its time as a multiple of the reference's; the median over the rounds.
-        measurements: of each network.
+        clock_ms: medians of each network.
     """
 
     fingerprint: Fingerprint
     reference_ms: float
     ratios: tuple[float, ...]
-    measurements: tuple[Measurement, ...]
+    clock_ms: tuple[float, ...]
 
 
 def measure_session(
@@ -82,11 +82,17 @@ def measure_session(
         [sum(quantile(turn, 0.5) for turn in turns) / _REFERENCES]
         for turns in zip(*(one.rounds_ms for one in references), strict=True)
     ]
+    ratios = tuple(quantile(paired_ratios(one.rounds_ms, per_round), 0.5) for one in measurements)
+    if not all(1 / MOST <= ratio <= MOST for ratio in ratios):
+        raise HwnasError(
+            f"{device.target.name} says that a network takes {max(ratios):.3g} or {min(ratios):.3g} times as long as "
+            "the smallest; it cannot be right"
+        )
     return Session(
         fingerprint=references[0].fingerprint,
         reference_ms=quantile([ms for one in references for ms in one.samples_ms], 0.5),
-        ratios=tuple(quantile(paired_ratios(one.rounds_ms, per_round), 0.5) for one in measurements),
-        measurements=tuple(measurements),
+        ratios=ratios,
+        clock_ms=tuple(one.p50 for one in measurements),
     )
 
 
@@ -103,16 +109,17 @@ def batches(survey: Survey, choices: Sequence[Choice]) -> list[list[Choice]]:
     return [list(choices[i : i + size]) for i in range(0, len(choices), size)]
 
 
-def wanted(survey: Survey, calibration: int) -> list[tuple[Choice, str]]:
+def wanted(survey: Survey, calibration: int) -> list[tuple[Choice, Purpose]]:
     """Networks that a complete survey has, and what each is for."""
     operators = operator_choices(survey.space, survey.reference)
     at_random = calibration_choices(survey.space, calibration)
-    purposes = {**dict.fromkeys(at_random, "calibration"), **dict.fromkeys(operators, "operator")}
+    purposes: dict[Choice, Purpose] = dict.fromkeys(at_random, "calibration")
+    purposes |= dict.fromkeys(operators, "operator")
     purposes.pop(survey.reference, None)
     return list(purposes.items())
 
 
-def missing(survey: Survey, calibration: int, rounds: int) -> dict[Choice, str]:
+def missing(survey: Survey, calibration: int, rounds: int) -> dict[Choice, Purpose]:
     """Those of `wanted` that have not been measured in so many turns."""
     there = {network.choice for network in survey.networks if network.rounds >= rounds}
     return {choice: why for choice, why in wanted(survey, calibration) if choice not in there}
@@ -154,9 +161,10 @@ def estimate_minutes(survey: Survey, device: Device, calibration: int = CALIBRAT
         for choice in lacking[:1]:
             _written(survey, choice, device.target, Path(folder) / "other")
         device.measure([reference], Timing(survey.size, 3, precision=0.0, seconds=0.0), turns)
-    # A compiler has no turns.
+        whole = time.monotonic() - started
+    # Compilers have no turns, and not every device tells of them.
     one_turn = turns.ends[1] - turns.ends[0] if len(turns.ends) > 1 else 0.0
-    before = turns.ends[0] - started - (1 + _WARM_UP) * one_turn
+    before = turns.ends[0] - started - (1 + _WARM_UP) * one_turn if turns.ends else whole
     return estimated_seconds(survey, lacking, max(before, 0.0), one_turn, rounds) / 60
 
 
@@ -216,8 +224,8 @@ def build_table(
         session = measure_session(survey, batch, device, rounds, Rounds(bar, len(batch)))
         require_same(table, session)
         networks = [
-            MeasuredNetwork.model_validate({"choice": c, "why": purposes[c], "ratio": r, "rounds": rounds})
-            for c, r in zip(batch, session.ratios, strict=True)
+            MeasuredNetwork(choice=choice, why=purposes[choice], ratio=ratio, rounds=rounds)
+            for choice, ratio in zip(batch, session.ratios, strict=True)
         ]
         table, survey = table.record(survey, networks, session.reference_ms, time.monotonic() - started)
         bar.advance(0, reference=f"{session.reference_ms:.3g} ms")

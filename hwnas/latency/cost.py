@@ -70,26 +70,25 @@ class LatencyCost(TargetCostModel):
         self._fitted: list[_Fitted] | None = None
         self._fingerprint = fingerprint
         self._in_use: tuple[SearchSpace, Size] | None = None
-        self._speed = 1.0
 
     @property
     def how_measured(self) -> Method:
         return DEVICES[self.target.runtime].method
 
     def surveys(self) -> list[_Fitted]:
-        """All surveys of the target's table that can be predicted from: the device's, or else the newest."""
+        """What can be predicted from: all surveys of the device's table, or of the target's, the newest first."""
         if self._fitted is None:
             tables = [t for t in find_tables(self.target.name) if t.fits(self.target, self._fingerprint)]
             self._fitted = [
                 _Fitted(table, survey, self.target, self._speed_of(survey))
-                for table in tables[:1]
+                for table in tables
                 for survey in table.surveys
                 if survey.is_complete
             ]
         return self._fitted
 
     def _speed_of(self, survey: Survey) -> float:
-        return self._speed if self._in_use and survey.covers(*self._in_use) else 1.0
+        return self.speed if self._in_use and survey.covers(*self._in_use) else 1.0
 
     def require(self, space: SearchSpace, size: Size) -> None:
         """Find out, before anything takes long, whether the device is there and a table is of what it is now.
@@ -110,36 +109,40 @@ class LatencyCost(TargetCostModel):
             self._heed(found, [measure_session(found.survey, [], device, ROUNDS, Silent())])
 
     def measure(self, architectures: Sequence[Architecture], input_size: Size, progress: Progress) -> list[float]:
-        """Milliseconds by the clock: medians. They go into the table, and predictions to the device's present speed."""
+        """Milliseconds: medians in turn with the reference, times what that takes now.
+
+        They go into the table, and predictions to the device's present speed.
+        """
         sessions = []
         with open_device(self.target) as device:
             # Somebody may have added to the table since, and a resumed search has not asked for the device yet.
             self._fingerprint, self._fitted = device.probe().fingerprint, None
             found = self._of(architectures, input_size)
             survey, choices = found.survey, [found.survey.choice(architecture) for architecture in architectures]
-            before = self._speed
+            before = self.speed
             for batch in batches(survey, choices):
                 sessions.append(measure_session(survey, batch, device, ROUNDS, progress))
                 require_same(found.table, sessions[-1])
+        ratios = [ratio for session in sessions for ratio in session.ratios]
         networks = [
             MeasuredNetwork(choice=choice, why="search", ratio=ratio, rounds=ROUNDS)
-            for choice, ratio in zip(choices, (r for session in sessions for r in session.ratios), strict=True)
+            for choice, ratio in zip(choices, ratios, strict=True)
             if choice != survey.reference
         ]
         found.table.record(survey, networks)
         self._heed(found, sessions)
-        if abs(self._speed / before - 1) > CHANGED:
+        if abs(self.speed / before - 1) > CHANGED:
             progress.say(
-                f"{self.target.name} takes {self._speed / before:.2f} times as long now as when the search predicted: "
+                f"{self.target.name} takes {self.speed / before:.2f} times as long now as when the search predicted: "
                 "its speed changes, or something else is running there; predictions follow, and milliseconds are those "
                 "of now"
             )
-        return [measurement.p50 for session in sessions for measurement in session.measurements]
+        return [ratio * survey.ms * self.speed for ratio in ratios]
 
     def _heed(self, found: _Fitted, sessions: Sequence[Session]) -> None:
         """Predict at the speed that the device had in these sessions."""
         self._in_use = found.survey.space, found.survey.size
-        self._speed = statistics.median(session.reference_ms for session in sessions) / found.survey.ms
+        self.speed = statistics.median(session.reference_ms for session in sessions) / found.survey.ms
         self._fitted = None
 
     def fitted(self, space: SearchSpace, size: Size) -> _Fitted:

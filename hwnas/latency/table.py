@@ -28,6 +28,12 @@ from hwnas.user_files import user_folder
 _IDENTITY = {"target", "artifact", "profile", "accelerator", "graphs"}
 
 
+Purpose = Literal["operator", "calibration", "search"]
+
+MOST = 1000.0
+"""Times as long as another that a network of the same space may take."""
+
+
 class MeasuredNetwork(BaseModel):
     """One network.
 
@@ -42,8 +48,8 @@ class MeasuredNetwork(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     choice: Choice
-    why: Literal["operator", "calibration", "search"]
-    ratio: float = Field(ge=1e-3, le=1e3)
+    why: Purpose
+    ratio: float = Field(ge=1 / MOST, le=MOST)
     rounds: int = Field(ge=1)
 
 
@@ -266,7 +272,8 @@ def table_files(target: str | None = None) -> list[Path]:
     """Files of the tables of a target, or of all, the one that was written last first."""
     # What follows the name is a key: another target may be called cpu-2.
     name = ".*" if target is None else re.escape(target)
-    ours = (path for path in tables_folder().glob("*.json") if re.fullmatch(rf"{name}-[0-9a-f]{{12}}", path.stem))
+    there = (path for path in tables_folder().glob("*.json") if path.is_file())
+    ours = [path for path in there if re.fullmatch(rf"{name}-[0-9a-f]{{12}}", path.stem)]
     return sorted(ours, key=lambda path: path.stat().st_mtime, reverse=True)
 
 

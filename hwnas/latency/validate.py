@@ -101,7 +101,7 @@ def validate(
         session = measure_session(survey, batch, device, rounds, Rounds(bar, len(batch)))
         require_same(table, session)
         measured += [ratio * survey.ms for ratio in session.ratios]
-        clock += [measurement.p50 for measurement in session.measurements]
+        clock += session.clock_ms
         references.append(session.reference_ms)
         bar.advance(0, reference=f"{session.reference_ms:.3g} ms")
     predicted = [model.predict(survey.architecture(choice)) for choice in choices]

@@ -48,10 +48,11 @@ def summarise_run(
             continue
         interval = "" if found.interval is None else f" (95 %: {found.interval[0]:.4g} to {found.interval[1]:.4g})"
         runs = f", median of {len(found.samples_ms)}" if found.method == "measured" else ""
+        over = ", **missed**" * budget.is_missed(found.p50)
         runs += ", some much longer" * found.is_noisy
         lines.append(
             f"| {budget.metric}{at} | {budget.format(found.p50)}{interval} | {found.method}{runs} on "
-            f"{found.fingerprint}; what was predicted is in front.csv | {limit} |"
+            f"{found.fingerprint}; what was predicted is in front.csv | {limit}{over} |"
         )
     bounded = {budget.metric for budget in budgets}
     for name in ("bitops", f"effective-bitops@{target.name}", "flops", "params"):

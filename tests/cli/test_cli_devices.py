@@ -172,12 +172,13 @@ def test_a_table_is_built_shown_and_used(
     answer = hwnas("search", *tiny, *small, "--target", "cpu", "--budget", limit, "--out", out, "--json")
     assert answer.code == 0, answer.err
     found = answer.json
-    assert 0 < found["measured"]["latency@cpu"] <= float(limit.partition("ms")[0])
+    assert 0 < found["costs"]["latency@cpu"] <= float(limit.partition("ms")[0])
+    assert found["methods"] == {"latency@cpu": "measured"} and found["predicted"]["latency@cpu"] > 0
     header, *rows = (line.split(",") for line in (out / "front.csv").read_text().splitlines())
     assert {"latency@cpu_predicted", "latency@cpu_measured"} <= set(header)
     assert sum(row[header.index("latency@cpu_measured")] != "" for row in rows) > 1, "the best of the front"
     chosen = next(row for row in rows if row[header.index("chosen")] == "1")
-    assert float(chosen[header.index("latency@cpu_measured")]) == pytest.approx(found["measured"]["latency@cpu"])
+    assert float(chosen[header.index("latency@cpu_measured")]) == pytest.approx(found["costs"]["latency@cpu"])
     priced = hwnas("cost", out, "--metric", "latency", "--target", "cpu", "--input-size", "8x8", "--json").json
     assert priced["method"] == "predicted" and priced["unit"] == "ms" and priced["value"] > 0
     assert priced["uncertainty"] is None and "onnxruntime" in priced["source"], "of few networks nothing can be said"

@@ -184,7 +184,8 @@ def test_what_a_broken_connection_left_is_removed(phone: Phone, tmp_path: Path) 
     old, fresh = (tmp_path / "storage" / f"hwnas-{name}" for name in ("old", "fresh"))
     for folder in (old, fresh):
         folder.mkdir()
-    os.utime(old, (time.time() - 7200,) * 2)
+    os.utime(fresh, (time.time() - 7200,) * 2)  # of a session that goes on
+    os.utime(old, (time.time() - 2 * 86400,) * 2)
     with _device(phone, tmp_path) as device:
         device.probe()
     assert not old.exists() and fresh.exists()

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import onnx
 
@@ -28,6 +29,7 @@ class SimulatedDevice(Device):
         drift: how much slower it is in every second round.
         outliers: share of turns in which something else was running, each by itself.
         speed: factor of all its times.
+        moods: factor of the times of a session, by its number.
         dies_after: sessions until it goes away.
         sessions: how many there have been.
         changes_after: sessions until its runtime is another one.
@@ -41,6 +43,7 @@ class SimulatedDevice(Device):
     drift = 0.8
     outliers = 0.03
     speed = 1.0
+    moods: ClassVar[dict[int, float]] = {}
     dies_after = math.inf
     sessions = 0
     changes_after = math.inf
@@ -74,13 +77,14 @@ class SimulatedDevice(Device):
         chance, bar = random.Random(kind.sessions), progress.task("measure", timing.rounds)
         rounds: list[list[tuple[float]]] = [[] for _ in paths]
         time.sleep(len(set(paths)) * kind.seconds_per_file)
+        speed = kind.speed * kind.moods.get(kind.sessions, 1.0)
         times = {path: true_ms(path) for path in paths}
         times = {path: ms * (1 if ms == min(times.values()) else kind.slower) for path, ms in times.items()}
         for i in range(timing.rounds):
             for own, path in zip(rounds, paths, strict=True):
                 disturbed = OUTLIER if chance.random() < kind.outliers else 1.0
                 time.sleep(kind.seconds_per_turn)
-                own.append((times[path] * kind.speed * (1 + kind.drift * (i % 2)) * disturbed,))
+                own.append((times[path] * speed * (1 + kind.drift * (i % 2)) * disturbed,))
             bar.advance()
         mark = self.probe().fingerprint
         return [Measurement(method="measured", rounds_ms=own, fingerprint=mark) for own in rounds]

@@ -119,6 +119,40 @@ def test_the_choice_is_the_best_that_is_measured_within(
     assert chosen == _best(space, times, limit)
 
 
+def test_what_several_sessions_found_is_told_at_the_speed_of_the_last(
+    derive: Derive, simulated: Simulated, space: SearchSpace, truth: Times, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device is fast while the first networks are measured, and none is chosen for that."""
+    simulated.moods = {1: 0.7}
+    monkeypatch.setattr(measured_module, "TOGETHER", 2)
+    limit = sum(sorted(truth.values())[7:9]) / 2
+    derived = derive(limit)
+    assert simulated.sessions > 1, "there were several"
+    assert derived.chosen == dict(zip(space.choices, _best(space, truth, limit), strict=True))
+    for choice, costs in derived.measured.items():
+        assert costs["latency@abacus"] == pytest.approx(truth[choice])
+
+
+def test_other_budgets_hold_besides_one_in_time(
+    built_here: LatencyTable, simulated: Simulated, space: SearchSpace, truth: Times, tmp_path: Path
+) -> None:
+    """Of every pair of limits: the most probable of all networks within both."""
+    simulated.drift = simulated.outliers = 0.0
+    task = _task(space, 0.0, tmp_path)
+    named = {choice: space.architecture(dict(zip(space.choices, choice, strict=True))) for choice in truth}
+    parameters = {c: COST_MODELS["params"].architecture_cost(network).value for c, network in named.items()}
+    by_time, by_size = sorted(truth.values()), sorted(parameters.values())
+    for i, j in itertools.product((3, 7, 11), (2, 8, 12)):
+        limits = sum(by_time[i : i + 2]) / 2, sum(by_size[j : j + 2]) / 2
+        both = {choice: ms for choice, ms in truth.items() if parameters[choice] <= limits[1]}
+        if min(both.values()) > limits[0]:
+            continue
+        budgets = Budget("params", limits[1], SIZE), Budget("latency@abacus", limits[0], SIZE)
+        derived = derive_measured(replace(task, budgets=budgets), _scores(space))
+        assert derived.chosen == dict(zip(space.choices, _best(space, both, limits[0]), strict=True))
+        assert all(parameters[choice] <= limits[1] for choice in derived.measured), "nothing else is worth a turn"
+
+
 def test_the_best_of_the_front_are_measured_though_the_budget_does_not_bind(
     derive: Derive, space: SearchSpace, truth: Times
 ) -> None:

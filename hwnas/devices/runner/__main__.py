@@ -59,11 +59,11 @@ def work(job: Job, folder: str) -> None:
     models = [loaded[name] for name in job["models"]]
     longest, before_it = 0.0, 0.0
 
-    def told(rounds: int, spent: float) -> None:
+    def told(_: int, spent: float) -> None:
         nonlocal longest, before_it
         longest, before_it = max(longest, spent - before_it), spent
         expect_within(max(patience * ROUND_SECONDS, LONGER * longest))
-        tell(kind="round", rounds=rounds, spent=spent)
+        tell(kind="round")
 
     expect_within(patience * FIRST_SECONDS)
     samples = time_all(models, job, told)
@@ -73,7 +73,6 @@ def work(job: Job, folder: str) -> None:
         expect_within(patience * FIRST_SECONDS)
         tell(
             kind="model",
-            index=i,
             rounds_ms=samples[i],
             clock_khz=clock,
             peak_bytes=most - before if alone else None,  # type: ignore[operator]

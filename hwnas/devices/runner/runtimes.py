@@ -91,9 +91,7 @@ class OnnxRuntime(Runtime):
         if profile is not None:
             options.enable_profiling = True
             options.profile_file_prefix = profile
-        # What TensorRT does not take, the same GPU may do.
-        providers = [self.provider] + ["CUDAExecutionProvider"] * (self.job["provider"] == "tensorrt")
-        session = self.onnxruntime.InferenceSession(path, options, providers=providers)
+        session = self.onnxruntime.InferenceSession(path, options, providers=[self.provider])
         # One that lacks a library is left out with a warning, and the next one taken.
         if session.get_providers()[0] != self.provider:
             raise Refused(f"{self.provider} cannot be started there; it would compute on {session.get_providers()[0]}")

@@ -33,7 +33,8 @@ class Derived:
 
     Attributes:
         chosen: the candidate of each layer; None if there is none within the budgets.
-        measured: metric to value, of all choices that were measured, by candidates in the order of the layers.
+        measured: metric to value, of all choices that were measured, by candidates in the order of the layers; all at
+            the speed that the device had in the last session.
     """
 
     chosen: dict[str, int] | None
@@ -73,7 +74,11 @@ def derive_measured(task: SearchTask, log_probabilities: Mapping[str, Sequence[f
         architectures = {choice: task.space.architecture(_named(task, choice)) for choice in proposed}
         measured |= {choice: {} for choice in proposed}
         for budget in timed:
+            before = budget.model.speed
             found = budget.model.measure(list(architectures.values()), budget.input_size, task.progress)
+            for costs in measured.values():
+                if budget.metric in costs:
+                    costs[budget.metric] *= budget.model.speed / before
             errors = []
             for (choice, architecture), ms in zip(architectures.items(), found, strict=True):
                 measured[choice][budget.metric] = ms

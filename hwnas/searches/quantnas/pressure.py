@@ -61,8 +61,8 @@ class Pressure:
             self.multiplier = next_multiplier(self.multiplier, excess)
 
     def describe(self, probabilities: Mapping[str, Tensor]) -> str:
-        """``6.1 GBitOps of 5 GBitOps``."""
-        expected = self.budget.format(self.cost.value(probabilities))
+        """``6.1 GBitOps of 5 GBitOps``, or ``7.2 ms predicted of 8 ms``."""
+        expected = self.budget.format(self.cost.value(probabilities)) + " predicted" * self.budget.model.measurable
         return (
             expected if self.budget.limit == float("inf") else f"{expected} of {self.budget.format(self.budget.limit)}"
         )

@@ -28,7 +28,8 @@ class QuantNAS(Search):
     Settings = QuantNASSettings
 
     def run(self, task: SearchTask) -> SearchResult:
-        require_feasible(task.space, task.budgets)
+        if not task.run.search_state.exists():  # a device may be slower now than when it was found feasible
+            require_feasible(task.space, task.budgets)
         settings = QuantNASSettings.model_validate(task.settings)
         session = _Session(task, settings)
         session.run()
