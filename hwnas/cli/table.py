@@ -99,7 +99,7 @@ def build(
         return
     typer.echo(
         f"{found.path}\n  {len(survey.networks)} networks in {survey.seconds / 60:.1f} minutes; "
-        f"predictions: {Prediction(model.uncertainty, str(fingerprint))}"
+        f"predictions: {Prediction(model.uncertainty, str(fingerprint), is_nonsense=model.is_nonsense)}"
     )
     spread = max(survey.reference_ms) / min(survey.reference_ms)
     if spread > 1.1:
@@ -205,7 +205,7 @@ def show(layers: options.Layers, json: options.Json = False) -> None:
     stdout.print(shown)
     stdout.print(f"the sum of a network begins with {model.constant:.4g} ms, for all that is around its operators")
     stdout.print(f"{how} on {found.fingerprint}: {len(survey.networks)} networks, {survey.seconds / 60:.1f} minutes")
-    prediction = Prediction(model.uncertainty, str(found.fingerprint))
+    prediction = Prediction(model.uncertainty, str(found.fingerprint), is_nonsense=model.is_nonsense)
     stdout.print(f"predictions: {prediction}")
     stdout.print(str(found.path))
 

@@ -55,13 +55,20 @@ class Prediction:
         uncertainty: share by which 19 of 20 predictions are off at most; None if too little was measured to say.
         source: how that was found that it is predicted from, and on what, for people.
         speed: how many times as long the device takes now as when that was found; the prediction is of now.
+        is_nonsense: whether what was measured is too noisy to predict anything from.
     """
 
     uncertainty: float | None
     source: str
     speed: float = 1.0
+    is_nonsense: bool = False
 
     def __str__(self) -> str:
+        if self.is_nonsense:
+            return (
+                "nonsense: the fastest network would take no time at all, so noisy is the table; go on with building "
+                "it, with --calibration 40 and more --rounds"
+            )
         if self.uncertainty is None:
             return "too few networks at random were measured to say how certain; --calibration 40 builds more"
         return f"19 of 20 times within {self.uncertainty:.1%} in turn with the table's reference"

@@ -106,6 +106,8 @@ class LatencyCost(TargetCostModel):
                 _, survey = open_survey(device, space, size, self._fingerprint)
                 minutes = math.ceil(estimate_minutes(survey, device))
                 raise HwnasError(f"{error}; that takes about {minutes} minute{'s' * (minutes != 1)}") from error
+            if found.model.is_nonsense:
+                raise HwnasError(f"predictions for {self.target.name} are {self.prediction(space.first, size)}")
             self._heed(found, [measure_session(found.survey, [], device, ROUNDS, Silent())])
 
     def measure(self, architectures: Sequence[Architecture], input_size: Size, progress: Progress) -> list[float]:
@@ -207,7 +209,7 @@ class LatencyCost(TargetCostModel):
     def prediction(self, architecture: Architecture, input_size: Size) -> Prediction:
         found = self._of([architecture], input_size)
         source = f"{self.how_measured} on {found.table.fingerprint}"
-        return Prediction(found.model.uncertainty, source, found.speed)
+        return Prediction(found.model.uncertainty, source, found.speed, found.model.is_nonsense)
 
     def wiring_cost(self, architecture: Architecture, size: Size) -> LayerCost | None:
         return self.architecture_cost(architecture, size).layers[-1]

@@ -56,6 +56,11 @@ class LatencyModel:
     operators: Mapping[Place, float]
     uncertainty: float | None
 
+    @property
+    def is_nonsense(self) -> bool:
+        """Whether it says that the fastest network takes no time at all: the table is too noisy to predict from."""
+        return self.constant <= 0
+
     def at_speed(self, factor: float) -> LatencyModel:
         """The same of a device on which everything takes ``factor`` times as long."""
         operators = {place: factor * ms for place, ms in self.operators.items()}
@@ -73,7 +78,7 @@ def fit(survey: Survey, target: Target) -> LatencyModel:
     """The model of a survey.
 
     Raises:
-        HwnasError: if it is not complete, or too noisy to predict from.
+        HwnasError: if it is not complete.
     """
     slots = survey.space.wiring.slots
     places: dict[Place, int] = {}
@@ -121,11 +126,6 @@ def fit(survey: Survey, target: Target) -> LatencyModel:
         least[kind] = min(value, least.get(kind, np.inf))
     for slot in slots:
         constant += slot.count * least[slot.in_channels, slot.out_channels, slot.resolution]
-    if constant <= 0:
-        raise HwnasError(
-            f"{len(survey.networks)} networks of {survey.networks[0].rounds} turns are too few to predict from: the "
-            "fastest network would take less than no time; go on with building it, with more --calibration or --rounds"
-        )
     return LatencyModel(
         constant=float(constant * survey.ms),
         operators={

@@ -12,8 +12,11 @@ from hwnas.devices.measurement import paired_ratio
 from hwnas.devices.target import Target
 from hwnas.errors import HwnasError, UsageError
 from hwnas.exporters.untrained import untrained_suffix, write_untrained
+from hwnas.latency.build import estimate_minutes
+from hwnas.latency.design import reference_choice
+from hwnas.latency.table import Survey
 from hwnas.progress import Silent
-from hwnas.spaces import named_architecture
+from hwnas.spaces import SPACES, SpaceOptions, named_architecture
 
 
 class DeviceContract:
@@ -61,6 +64,12 @@ class DeviceContract:
                 assert len(one.rounds_ms) >= 7 and one.percentile(90) >= one.p50
         ratio, _ = paired_ratio(*found)
         assert 0.2 < ratio < 5, "the same file takes the same time"
+
+    def test_how_long_a_table_takes_can_be_told(self, device: Device) -> None:
+        space = SPACES["quantnas"](SpaceOptions(cells=1, channels=6, scale=2, bits=(self.bits,)))
+        survey = Survey(size=(24, 32), space=space, reference=reference_choice(space, self.target))
+        with device:
+            assert estimate_minutes(survey, device) > 0
 
     def test_layers_are_positive_and_no_more_than_the_whole(self, device: Device, network: Path) -> None:
         with device:

@@ -85,4 +85,4 @@ def test_the_format_and_the_device_keep_their_contracts(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "contributed.py"]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
     assert ended.returncode == 0, ended.stdout
-    assert re.search("16 passed", ended.stdout)
+    assert re.search("17 passed", ended.stdout)

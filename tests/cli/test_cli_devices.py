@@ -7,13 +7,17 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hwnas.devices.target import target_names
+from hwnas.cost_models.target import target_cost_model
+from hwnas.devices import DEVICES, Measurement, Timing
+from hwnas.devices.target import add_target, target_names
+from hwnas.progress import Progress
+from tests.latency.simulated import RUNTIME, SimulatedDevice, simulated_target
 
 SPACE = ("--cells", "1", "--channels", "6", "--bits", "32", "--scale", "2", "--input-size", "8x8")
 FEW = ("--calibration", "2", "--rounds", "3")
@@ -149,6 +153,70 @@ def test_effective_bitops_stand_beside_the_nominal_ones(hwnas: Any) -> None:
     assert found["value"] == pytest.approx(4.6289e9, rel=1e-4) and found["effective"] > found["value"]
     assert found["effective"] == sum(layer["effective"] for layer in found["layers"])
     assert found["effective"] == hwnas("cost", "quantnas-body3", "--bits", "8", "--json").json["value"]
+
+
+class Tired(SimulatedDevice):
+    """Slow as soon as the network is trained, which is then measured alone."""
+
+    method = "vendor-estimated"
+    drift = outliers = 0.0
+
+    def measure(self, paths: Sequence[Path], timing: Timing, progress: Progress) -> list[Measurement]:
+        type(self).speed = 5.0 if len(paths) == 1 else 1.0
+        return super().measure(paths, timing, progress)
+
+
+@pytest.fixture
+def tired() -> Iterator[None]:
+    target_cost_model.cache_clear()
+    DEVICES.register(RUNTIME)(Tired)
+    add_target(simulated_target())
+    yield
+    DEVICES.remove(RUNTIME)
+    target_cost_model.cache_clear()
+
+
+def test_a_run_whose_network_misses_its_budget_fails(hwnas: Any, tired: None, tiny: Sequence[str], out: Path) -> None:
+    """All that was found is there, and every figure says that it is an estimate."""
+    built = hwnas("table", "build", "--target", "abacus", *SPACE, *FEW, "--json").json
+    assert built["method"] == "vendor-estimated"
+    small = ("--bits", "32", "--scale", "2", "--target", "abacus")
+    answer = hwnas("run", *tiny, *small, "--budget", "4ms@8x8", "--out", out, "--json")
+    assert answer.code == 1 and "over the budget of 4 ms at 8x8" in answer.err.splitlines()[-1], answer.err
+    assert "latency@abacus: predicted minimum" in answer.err and "ms predicted of 4 ms" in answer.err
+    assert answer.json["methods"] == {"latency@abacus": "vendor-estimated"} and not answer.json["within_budgets"]
+    assert answer.json["latencies"]["latency@abacus"] > 4
+    assert "**missed**" in (out / "summary.md").read_text() and (out / "model.onnx").is_file()
+    again = hwnas("search", *tiny, *small, "--budget", "4ms@8x8", "--out", out.with_name("again"), "--json")
+    assert again.code == 0, again.err
+    searched = again.json
+    assert searched["methods"] == {"latency@abacus": "vendor-estimated"} and "measured" not in searched
+    assert searched["costs"]["latency@abacus"] <= 4
+
+
+def test_a_search_goes_on_though_the_device_has_become_slower(
+    hwnas: Any, tired: None, tiny: Sequence[str], out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether a network meets the budget is for the device to say in the end."""
+    hwnas("table", "build", "--target", "abacus", *SPACE, *FEW, "--json")
+    small = ("--bits", "32", "--scale", "2", "--target", "abacus")
+    assert hwnas("search", *tiny, *small, "--budget", "4ms@8x8", "--out", out).code == 0
+    (out / "architecture.json").unlink()
+    monkeypatch.setattr(Tired, "moods", dict.fromkeys(range(1000), 4.0))
+    target_cost_model.cache_clear()
+    answer = hwnas("search", "--out", out, "--resume")
+    assert "abacus takes 4.00 times as long now as when its table was built" in answer.err
+    assert "no network of space quantnas was found within 4 ms" in answer.error(1)
+
+
+def test_tables_are_listed_and_a_damaged_one_is_named(hwnas: Any, tired: None, home: Path) -> None:
+    assert hwnas("table", "list", "--json").json == {"tables": []} and "none yet" in hwnas("table", "list").out
+    path = Path(hwnas("table", "build", "--target", "abacus", *SPACE, *FEW, "--json").json["table"])
+    (row,) = hwnas("table", "list", "--json").json["tables"]
+    assert row["target"] == "abacus" and row["space"] == "quantnas of 32 bits at 8x8" and row["complete"]
+    assert "quantnas of 32 bits at 8x8" in hwnas("targets", "check", "abacus").out
+    path.write_text(path.read_text()[:1000])
+    assert "damaged" in hwnas("table", "list").out and "damaged" in hwnas("targets", "check", "abacus").out
 
 
 def test_a_table_is_built_shown_and_used(

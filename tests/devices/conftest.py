@@ -51,11 +51,16 @@ class Sshd:
     def kill(self) -> None:
         """The server and all its sessions at once, as if the device had lost its power."""
         os.killpg(self.process.pid, signal.SIGSTOP)
-        for pid in reversed(_descendants(self.process.pid)):
-            # Sessions only: what they started has to notice by itself.
+        self.drop()
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def drop(self) -> None:
+        """Its sessions alone."""
+        for pid in reversed(_descendants(self.process.pid)[1:]):
+            # What they started has to notice by itself.
             if "sshd" in Path(f"/proc/{pid}/comm").read_text():
                 os.kill(pid, signal.SIGKILL)
-        self.process.wait()
 
 
 def _descendants(pid: int) -> list[int]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -53,6 +55,9 @@ Operator-wise Profiling Info for Regular Benchmark Runs:
 """
 """The form that LiteRT's documentation shows; the program itself was not to be had."""
 
+STORAGE = "sto rage"
+"""Folder of the phone's files, in a name that a shell has to be told of."""
+
 PROGRAM = f"""#!{sys.executable}
 import os, sys, time
 graph = next(a.partition("=")[2] for a in sys.argv if a.startswith("--graph="))
@@ -98,7 +103,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def phone(server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Phone]:
-    storage, programs = tmp_path / "storage", tmp_path / "programs"
+    storage, programs = tmp_path / STORAGE, tmp_path / "programs"
     storage.mkdir()
     programs.mkdir()
     monkeypatch.setattr(adb_device, "FOLDER", str(storage))
@@ -141,7 +146,9 @@ def test_a_file_is_pushed_run_and_removed(phone: Phone, tmp_path: Path, model: P
         (found,) = device.measure([model], Timing((24, 32), rounds=4, seconds=0, layers=True), Silent())
     assert found.fingerprint == probe.fingerprint and found.method == "measured"
     assert found.samples_ms == pytest.approx([40.5678] * 4) and len(found.layers) == 2
-    assert list((tmp_path / "storage").iterdir()) == []
+    assert found.mean_of == 5 and found.tail(50) is None, "means have no tails"
+    assert all("--num_threads=4 --num_runs=5" in line for line in (tmp_path / "asked").read_text().splitlines())
+    assert list((tmp_path / STORAGE).iterdir()) == []
 
 
 def test_files_take_turns_in_changing_order_until_they_are_certain(phone: Phone, tmp_path: Path, model: Path) -> None:
@@ -181,7 +188,7 @@ def test_a_phone_that_tells_nonsense_is_an_error(
 
 
 def test_what_a_broken_connection_left_is_removed(phone: Phone, tmp_path: Path) -> None:
-    old, fresh = (tmp_path / "storage" / f"hwnas-{name}" for name in ("old", "fresh"))
+    old, fresh = (tmp_path / STORAGE / f"hwnas-{name}" for name in ("old", "fresh"))
     for folder in (old, fresh):
         folder.mkdir()
     os.utime(fresh, (time.time() - 7200,) * 2)  # of a session that goes on
@@ -200,7 +207,7 @@ def test_a_phone_that_is_unplugged_is_named(
     phone: Phone, tmp_path: Path, model: Path, wait_for: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unplug() -> None:
-        wait_for(lambda: any((tmp_path / "storage").glob("hwnas-*/0.tflite")), "nothing was pushed")
+        wait_for(lambda: any((tmp_path / STORAGE).glob("hwnas-*/0.tflite")), "nothing was pushed")
         time.sleep(0.3)
         phone.stop()
 
@@ -211,11 +218,46 @@ def test_a_phone_that_is_unplugged_is_named(
     unplugging.join()
 
 
+def test_a_program_that_hangs_is_given_up_and_ended(
+    phone: Phone, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAKES", "60")
+    monkeypatch.setattr(adb_device, "COMMAND_SECONDS", 2.0)
+    with (
+        _device(phone, tmp_path) as device,
+        pytest.raises(HwnasError, match="benchmark_model did not end"),
+    ):
+        device.measure([model], Timing((24, 32), rounds=1), Silent())
+    assert list((tmp_path / STORAGE).iterdir()) == [] and str(tmp_path / STORAGE) not in _commands()
+
+
+def test_a_benchmark_that_nobody_waits_for_is_ended(
+    phone: Phone, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, wait_for: Callable[..., None]
+) -> None:
+    """Ctrl-C comes while it runs."""
+    monkeypatch.setenv("TAKES", "60")
+
+    def interrupt() -> None:
+        wait_for(lambda: "--graph=" + str(tmp_path / STORAGE) in _commands(), "it never began")
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # type: ignore[arg-type]
+
+    interrupting = threading.Thread(target=interrupt)
+    interrupting.start()
+    with _device(phone, tmp_path) as device, pytest.raises(KeyboardInterrupt):
+        device.measure([model], Timing((24, 32), rounds=1), Silent())
+    interrupting.join()
+    wait_for(lambda: str(tmp_path / STORAGE) not in _commands(), "it goes on")
+
+
+def _commands() -> str:
+    return subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True, check=True).stdout
+
+
 def test_a_program_that_fails_says_why(phone: Phone, tmp_path: Path, model: Path) -> None:
     model.write_bytes(b"")
     with _device(phone, tmp_path) as device, pytest.raises(HwnasError, match="benchmark_model failed.*AssertionError"):
         device.measure([model], Timing((24, 32), rounds=2), Silent())
-    assert list((tmp_path / "storage").iterdir()) == []
+    assert list((tmp_path / STORAGE).iterdir()) == []
 
 
 def test_a_phone_without_the_program_says_what_to_do(phone: Phone, tmp_path: Path, model: Path) -> None:

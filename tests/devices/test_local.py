@@ -228,6 +228,7 @@ def test_what_trtexec_exports_is_read() -> None:
         {"startComputeMs": 1.4, "endComputeMs": 2.5, "h2dMs": 0.2, "computeMs": 1.1, "d2hMs": 0.1, "latencyMs": 1.4},
     ]
     assert parse_times(trace) == [1.2, 1.1]
+    assert parse_times([{"computeMs": float(i)} for i in range(300)]) == [float(i) for i in range(100, 300)]
     with pytest.raises(Refused, match="no times"):
         parse_times([{"latency": 1.0}])
     profile = [{"count": 50}, {"name": "conv + relu", "timeMs": 55.0, "averageMs": 1.1, "percentage": 100.0}]

@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -228,8 +229,58 @@ def test_what_a_killed_runner_left_is_removed_by_the_next(stage: Stage) -> None:
         (folder / "0.onnx").write_text("")
     for folder in (old, other):
         os.utime(folder, (time.time() - 3600,) * 2)
+    os.utime(fresh, (time.time() - 300,) * 2)
     stage.device().probe()
     assert not old.exists() and fresh.exists() and other.exists()
+
+
+def test_a_runner_that_is_busy_says_that_its_folder_is_its_own(stage: Stage, espcn: Path, wait_for: WaitFor) -> None:
+    """Or the next one would take it for one that was left behind."""
+
+    def is_young() -> bool:
+        return time.time() - folder.stat().st_mtime < 60
+
+    measuring = threading.Thread(
+        target=stage.device(at=5, what="sleep", seconds=6).measure,
+        args=([espcn], Timing((24, 32), rounds=3, seconds=0), Silent()),
+    )
+    measuring.start()
+    wait_for(lambda: stage.events("run"), "it never began", 30)
+    (folder,) = stage.temporary.iterdir()
+    os.utime(folder, (time.time() - 3600,) * 2)
+    wait_for(is_young, "it looks as if it had been left")
+    measuring.join()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_runner_that_is_told_to_go_leaves_nothing(
+    number: signal.Signals, stage: Stage, espcn: Path, wait_for: WaitFor
+) -> None:
+    """By a device that is shut down."""
+
+    def end() -> None:
+        wait_for(lambda: stage.events("run"), "it never began", 30)
+        os.kill(stage.events("run")[0]["pid"], number)
+
+    ending = threading.Thread(target=end)
+    ending.start()
+    with pytest.raises(HwnasError, match="this machine went away before it was done"):
+        stage.device(at=5, what="sleep", seconds=5).measure([espcn], Timing((24, 32), rounds=50), Silent())
+    ending.join()
+    wait_for(stage.is_empty, "something is left")
+
+
+def test_a_line_without_end_is_not_waited_for(espcn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "LONGEST_LINE", 1000)
+    device = _liar([{"kind": "model", "rounds_ms": [[1.0] * 1000], "layers": []}], tmp_path)
+    with pytest.raises(HwnasError, match="says more in one line than a measurement has"):
+        device.measure([espcn], Timing((24, 32), rounds=1), Silent())
+
+
+def test_a_device_that_never_says_what_it_is_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner_device, "MISSING_SECONDS", 0.0)
+    device = _liar([{"kind": "device"}, {"kind": "alive"}, {"kind": "end"}], tmp_path)
+    assert "has not said what it is" in str(device.missing())
 
 
 NONSENSE: list[object] = [
@@ -239,7 +290,10 @@ NONSENSE: list[object] = [
     {"kind": "model", "rounds_ms": [[-1.0]], "layers": []},
     {"kind": "model", "rounds_ms": [[]], "layers": []},
     {"kind": "model", "rounds_ms": "many", "layers": []},
-    {"kind": "model", "index": {}, "rounds_ms": [], "layers": []},
+    {"kind": "model", "rounds_ms": [], "layers": []},
+    {"kind": "model", "rounds_ms": [[1e-320]], "layers": []},
+    {"kind": "model", "rounds_ms": [[1.0]], "layers": [], "peak_bytes": 10**400},
+    {"kind": "model", "rounds_ms": [[1.0]], "layers": [], "clock_khz": 10**400},
     {"kind": "model", "rounds_ms": [[1.0]], "layers": [{"name": "\x1b]0;owned\x07", "ms": 1.0}]},
     {"kind": "model", "rounds_ms": [[1.0]], "layers": [], "peak_bytes": "much"},
     {"kind": "model", "rounds_ms": [[1.0]], "layers": [], "clock_khz": -1},

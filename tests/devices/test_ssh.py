@@ -132,6 +132,22 @@ def test_settings_that_cannot_be_read_are_named(settings: str, sshd: Sshd, impat
         _device(sshd.host).probe()
 
 
+def test_a_host_that_nobody_has_connected_to_yet_is_refused(sshd: Sshd, impatient: None) -> None:
+    (sshd.home / ".ssh" / "known_hosts").unlink()
+    with pytest.raises(HwnasError, match="known_hosts.*connect once by `ssh`"):
+        _device(sshd.host).probe()
+    (sshd.home / ".ssh" / "config").write_text("UserKnownHostsFile ~/.ssh/mine\n")
+    with pytest.raises(HwnasError, match=r"there is no file .*mine.*connect once by `ssh`"):
+        _device(sshd.host).probe()
+
+
+def test_a_connection_that_broke_between_two_commands_is_made_anew(sshd: Sshd) -> None:
+    with _device(sshd.host) as device:
+        before = device.probe().fingerprint
+        sshd.drop()
+        assert device.probe().fingerprint == before
+
+
 def test_connections_that_are_closed_keep_no_file_and_no_thread(sshd: Sshd, espcn: Path) -> None:
     def used() -> tuple[int, set[threading.Thread]]:
         return len(list(Path("/proc/self/fd").iterdir())), set(threading.enumerate())

@@ -87,7 +87,7 @@ class SimulatedDevice(Device):
                 own.append((times[path] * speed * (1 + kind.drift * (i % 2)) * disturbed,))
             bar.advance()
         mark = self.probe().fingerprint
-        return [Measurement(method="measured", rounds_ms=own, fingerprint=mark) for own in rounds]
+        return [Measurement(method=self.method, rounds_ms=own, fingerprint=mark) for own in rounds]
 
     def close(self) -> None:
         pass

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +27,7 @@ from hwnas.latency.build import build_table
 from hwnas.latency.cost import LatencyCost, build_command
 from hwnas.latency.design import held_out_choices
 from hwnas.latency.fit import fit
-from hwnas.latency.table import LatencyTable, Survey, find_tables, read_table
+from hwnas.latency.table import LatencyTable, MeasuredNetwork, Survey, find_tables, read_table
 from hwnas.latency.validate import validate
 from hwnas.progress import Silent
 from hwnas.searches.feasibility import require_feasible
@@ -174,6 +176,38 @@ def test_two_that_write_at_once_lose_nothing(
     table, survey = _build(space)
     assert survey.is_complete and len(table.surveys) == 2 and all(s.is_complete for s in table.surveys)
     assert find_tables("abacus") == [table]
+
+
+def test_many_that_record_at_once_lose_nothing(simulated: Simulated, space: SearchSpace, built: LatencyTable) -> None:
+    survey = _keep(built)
+    choices = held_out_choices(space, 6, {network.choice for network in survey.networks}, seed=0)
+    networks = [MeasuredNetwork(choice=choice, why="search", ratio=1.5, rounds=9) for choice in choices]
+    with ThreadPoolExecutor(len(networks)) as pool:
+        list(pool.map(lambda network: built.record(survey, [network]), networks))
+    (found,) = find_tables("abacus")
+    assert {network.choice for network in found.surveys[0].networks} >= set(choices) and len(choices) > 2
+
+
+def test_without_a_device_any_table_that_has_the_space_tells(
+    simulated: Simulated, space: SearchSpace, built: LatencyTable
+) -> None:
+    """Also if another one, of other spaces, is newer."""
+    built.save()
+    simulated.version = "2"
+    _build(_narrow(space))
+    assert len(find_tables("abacus")) == 2
+    assert LatencyCost("abacus").fitted(space, SIZE).table == built
+
+
+def test_a_table_that_is_nothing_but_noise_predicts_nothing(
+    simulated: Simulated, space: SearchSpace, built: LatencyTable, cost: LatencyCost
+) -> None:
+    """It would say of the fastest network that it takes less than no time."""
+    survey, chance = built.surveys[0], random.Random(0)
+    noisy = [n.model_copy(update={"ratio": math.exp(chance.gauss(0, 2.5))}) for n in survey.networks]
+    built.with_survey(survey.model_copy(update={"networks": tuple(noisy)})).save()
+    with pytest.raises(HwnasError, match="predictions for abacus are nonsense.*more --rounds"):
+        cost.require(space, SIZE)
 
 
 def test_a_folder_that_cannot_be_written_is_named(
