@@ -58,6 +58,14 @@ def main(arguments: list[str] | None = None) -> int:
         return _run(arguments)
 
 
+def _how_to_go_on(arguments: list[str]) -> str:
+    if arguments[:1] in (["run"], ["search"], ["train"]):
+        return "; if it had begun a run, the same command with --resume goes on with it"
+    if arguments[:2] == ["table", "build"]:
+        return "; what was measured is kept, nine networks at a time, and the same command goes on with the others"
+    return ""
+
+
 def _run(arguments: list[str] | None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     debug = "--debug" in arguments
@@ -73,9 +81,7 @@ def _run(arguments: list[str] | None) -> int:
         return result if isinstance(result, int) else 0
     except (KeyboardInterrupt, Exception) as error:
         if was_interrupted() or isinstance(error, KeyboardInterrupt | typer.Abort):
-            resumable = bool({"run", "search", "train"} & set(arguments[:1]))
-            remedy = "; if it had begun a run, the same command with --resume goes on with it" if resumable else ""
-            caught, code, message = error, INTERRUPTED, f"interrupted{remedy}"
+            caught, code, message = error, INTERRUPTED, f"interrupted{_how_to_go_on(arguments)}"
         elif isinstance(error, HwnasError):
             caught, code, message = error, error.exit_code, str(error)
         elif hasattr(error, "format_message") and hasattr(error, "exit_code"):  # wrong usage, found by typer itself

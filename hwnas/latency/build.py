@@ -228,7 +228,7 @@ def build_table(
             for choice, ratio in zip(batch, session.ratios, strict=True)
         ]
         table, survey = table.record(survey, networks, session.reference_ms, time.monotonic() - started)
-        bar.advance(0, reference=f"{session.reference_ms:.3g} ms")
+        bar.advance(0, kept=f"{len(survey.networks)} networks", reference=f"{session.reference_ms:.3g} ms")
     return table, survey
 
 
