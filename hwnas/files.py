@@ -22,13 +22,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         HwnasError: if the folder cannot be written or the disk is full; ``path`` is then as it was.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    except OSError as error:
-        raise HwnasError(f"cannot write {path}: {error.strerror}; choose another folder") from error
-    os.close(handle)
-    temporary = Path(name)
+    temporary = _beside(path)
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -43,6 +37,28 @@ def atomic_path(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def require_writable(path: Path) -> None:
+    """Find out whether ``path`` can be written, before that which is to be in it takes long.
+
+    Raises:
+        HwnasError: if not.
+    """
+    if path.is_dir():
+        raise HwnasError(f"cannot write {path}: it is a folder; name a file")
+    _beside(path).unlink()
+
+
+def _beside(path: Path) -> Path:
+    """An empty file of a name of its own in the folder of ``path``."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    except OSError as error:
+        raise HwnasError(f"cannot write {path}: {error.strerror}; choose another folder") from error
+    os.close(handle)
+    return Path(name)
 
 
 @contextmanager

@@ -80,8 +80,7 @@ def profile(
     from hwnas.devices import Timing, open_device
     from hwnas.devices.measurement import paired_ratio
     from hwnas.devices.target import load_target
-    from hwnas.errors import UsageError
-    from hwnas.files import write_text
+    from hwnas.files import require_writable, write_text
     from hwnas.sizes import format_size, parse_size
 
     chosen = with_threads(load_target(target), threads)
@@ -89,8 +88,7 @@ def profile(
     path = output or Path("profile.json")
     if output is None and Path(network).is_dir():
         path = Path(network) / f"profile-{target}-{format_size(size)}.json"
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder; name a file for the figures")
+    require_writable(path)
     names = [network] if against is None else [network, against]
     with open_device(chosen, host) as device, TemporaryDirectory(prefix="hwnas-") as folder, progress() as tell:
         widths = [bits, None]

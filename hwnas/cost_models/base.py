@@ -197,12 +197,16 @@ def cost_model(name: str) -> CostModel:
     Raises:
         UsageError: if there is none; the message lists those there are.
     """
+    # Some of those of targets are told by means of the others, so they are imported late.
+    from hwnas.cost_models.target import target_cost_model, target_cost_models
+
     family, at, target = name.partition("@")
     if at:
-        from hwnas.cost_models.target import target_cost_model
-
         return target_cost_model(family, target)
-    return COST_MODELS[name]
+    try:
+        return COST_MODELS[name]
+    except UsageError as error:
+        raise UsageError(f"{error}; and, of a target: {', '.join(target_cost_models())}") from error
 
 
 def is_metric(name: str) -> bool:
