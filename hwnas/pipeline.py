@@ -254,7 +254,8 @@ def run_all(config: RunConfig, run: RunDirectory, progress: Progress) -> tuple[E
         page = summarise_run(architecture, config, budgets_of(config), evaluation, report, measured)
         write_text(run.summary, page)
 
-    summarise({})  # which is there, whatever becomes of the device
+    if not run.summary.exists():  # and so it is, whatever becomes of the device
+        summarise({})
     measured = measure_exported(config, run, progress)
     summarise(measured)
     return evaluation, measured
@@ -263,8 +264,8 @@ def run_all(config: RunConfig, run: RunDirectory, progress: Progress) -> tuple[E
 def measure_exported(config: RunConfig, run: RunDirectory, progress: Progress) -> dict[str, Measurement]:
     """What the run's network takes on the target, for each budget in time, by metric; the last is ``profile.json``.
 
-    It is ``model.onnx`` that is measured where the target's runtime reads such files, and else the network in one that
-    it does read.
+    It is ``model.onnx`` that is measured where the target's runtime reads such files, for images of any size, and else
+    the network in one that it does read, with other weights.
 
     Raises:
         HwnasError: if the device cannot measure.

@@ -62,7 +62,7 @@ def _how_to_go_on(arguments: list[str]) -> str:
     if arguments[:1] in (["run"], ["search"], ["train"]):
         return "; if it had begun a run, the same command with --resume goes on with it"
     if arguments[:2] == ["table", "build"]:
-        return "; what was measured is kept, nine networks at a time, and the same command goes on with the others"
+        return "; what was measured is kept, up to nine networks at a time, and the same command goes on"
     return ""
 
 

@@ -159,7 +159,8 @@ def _show(names: list[str], found: list[Measurement], target: Target, size: Size
         tails = ["" if (ms := one.tail(percent)) is None else f"{ms:.4g}" for percent in (90, 99)]
         spread = [interval, *tails] if measured else []
         memory = ["" if one.peak_bytes is None else f"{one.peak_bytes / 1e6:.3g} MB"] if remembered else []
-        runs = str(len(one.samples_ms)) if measured else "none"
+        means = f" means of {one.mean_of}" if one.mean_of > 1 else ""
+        runs = f"{len(one.samples_ms)}{means}" if measured else "none"
         table.add_row(name, f"{one.p50:.4g}", *spread, f"{1e3 / one.p50:.4g}", runs, *memory)
     stdout.print(table)
     if len(found) > 1:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from hwnas.cli import options
 
+SESSIONS_DIFFER = 0.05
+"""Share by which a network may be over its budget in the end: two sessions on one CPU differed by up to 4.6 %."""
+
 
 @options.takes_settings(options.search_settings)
 def run(
@@ -12,9 +15,10 @@ def run(
     resume: options.Resume = False,
     json: options.Json = False,
 ) -> None:
-    """From photographs to a verified network: search, train, export, evaluate.
+    """From photographs to a verified network: search, train, export, evaluate, and measure what has a budget in time.
 
-    Leaves one folder with the architecture, the weights, model.onnx and summary.md.
+    Leaves one folder with the architecture, the weights, model.onnx and summary.md. Fails if the network is over a
+    budget in time in the end.
 
     Examples:
 
@@ -25,17 +29,18 @@ def run(
       hwnas run --out runs/mine --resume
     """
     from hwnas import pipeline
-    from hwnas.cli.console import progress
+    from hwnas.cli.console import progress, stderr
     from hwnas.cli.runs import open_run
     from hwnas.cli.search import describe_space
     from hwnas.errors import HwnasError
 
     directory, settings = open_run(out, resume, layers)
     with directory.discarded_if_unused(), progress() as tell:
-        describe_space(settings, tell)
+        if not directory.architecture.exists():
+            describe_space(settings, tell)
         result, measured = pipeline.run_all(settings, directory, tell)
-    budgets = {budget.metric: budget for budget in pipeline.budgets_of(settings)}
-    missed = [budgets[metric] for metric, one in measured.items() if budgets[metric].is_missed(one.p50)]
+    budgets = [budget for budget in pipeline.budgets_of(settings) if budget.metric in measured]
+    over = {b: measured[b.metric].p50 / b.limit - 1 for b in budgets if b.is_missed(measured[b.metric].p50)}
     if json:
         import json as encoder
 
@@ -43,7 +48,7 @@ def run(
         asked = {"target": settings.target, "budgets": list(settings.budgets)}
         latencies = {metric: one.p50 for metric, one in measured.items()}
         known = {"latencies": latencies, "methods": {metric: one.method for metric, one in measured.items()}}
-        print(encoder.dumps({**result.as_json(), **asked, **known, "within_budgets": not missed, **files}))
+        print(encoder.dumps({**result.as_json(), **asked, **known, "within_budgets": not over, **files}))
     else:
         from rich.markdown import Markdown
 
@@ -51,10 +56,10 @@ def run(
 
         stdout.print(Markdown(directory.summary.read_text(encoding="utf-8")))
         stdout.print(f"{directory.path}: {result.psnr:.2f} dB, bicubic {result.bicubic_psnr:.2f} dB", style="bold")
-    if missed:
-        budget = missed[0]
-        raise HwnasError(
-            f"the trained network takes {budget.format(measured[budget.metric].p50)}, over the budget of {budget}, "
-            "though it was within it when it was chosen: the device has become slower, or something else is running "
-            f"there; measure again by `hwnas profile {directory.path}`, or search with a lower budget"
-        )
+    if over:
+        takes = " and ".join(f"{b.format(measured[b.metric].p50)}, over the budget of {b}" for b in over)
+        again = f"hwnas run --out {directory.path} --resume"
+        message = f"the network takes {takes}, though less when it was chosen; measure again by: {again}"
+        if max(over.values()) > SESSIONS_DIFFER:
+            raise HwnasError(f"{message}; or search with a lower budget")
+        stderr.print(f"{message} (sessions differ by so much)")

@@ -34,23 +34,21 @@ def search(
     from hwnas import pipeline
     from hwnas.cli.console import progress
     from hwnas.cli.runs import open_run
-    from hwnas.searches.results import read_front
+    from hwnas.searches.results import known_cost, read_front
 
     directory, settings = open_run(out, resume, layers)
     with directory.discarded_if_unused(), progress() as tell:
-        describe_space(settings, tell)
+        if not directory.architecture.exists():
+            describe_space(settings, tell)
         photographs = pipeline.load_data(settings, settings.space.scale, tell)
-        chosen = pipeline.search(settings, directory, photographs, tell)
+        pipeline.search(settings, directory, photographs, tell)
     rows = read_front(directory)
     found = next(row for row in rows if row["chosen"] == "1")
     budgets = pipeline.budgets_of(settings)
-    counted = [b for b in budgets if not b.model.measurable]
-    timed = [b for b in budgets if b.model.measurable]
-    predicted = {b.metric: float(found[f"{b.metric}_predicted"]) for b in timed}
-    costs = {b.metric: b.model.architecture_cost(chosen, b.input_size).value for b in counted}
-    costs |= {b.metric: float(found[b.model.measured_column]) for b in timed}
-    methods = {b.metric: b.model.how_measured if b in timed else "counted" for b in budgets}
-    predictions = {b.metric: b.model.prediction(chosen, b.input_size) for b in timed}
+    known = {b.metric: known_cost(found, b.metric) for b in budgets}
+    costs = {metric: value for metric, (value, _) in known.items()}
+    methods = {metric: method for metric, (_, method) in known.items()}
+    predicted = {b.metric: known_cost(found, b.metric, "predicted")[0] for b in budgets if b.model.measurable}
     if json:
         import json as encoder
 
@@ -59,9 +57,7 @@ def search(
             "architecture": str(directory.architecture),
             "front": str(directory.front),
         }
-        uncertainty = {metric: how.uncertainty for metric, how in predictions.items() if how is not None}
-        figures = {"costs": costs, "methods": methods, "predicted": predicted, "uncertainty": uncertainty}
-        print(encoder.dumps({**files, **figures}))
+        print(encoder.dumps({**files, "costs": costs, "methods": methods, "predicted": predicted}))
         return
     from rich.table import Table
 
@@ -77,10 +73,8 @@ def search(
         table.add_row(*shown, style="bold" if row["chosen"] == "1" else None)
     stdout.print(table)
     for bound in budgets:
-        known = f"{bound.format(costs[bound.metric])} {methods[bound.metric]}"
-        if bound in timed:
-            known += f", {bound.format(predicted[bound.metric])} predicted ({predictions[bound.metric]}),"
-        stdout.print(f"chosen: {known} of {bound}")
+        before = f", {bound.format(predicted[bound.metric])} predicted," if bound.metric in predicted else ""
+        stdout.print(f"chosen: {bound.format(costs[bound.metric])} {methods[bound.metric]}{before} of {bound}")
     stdout.print(f"next: hwnas train {directory.path}")
 
 
@@ -111,13 +105,13 @@ def describe_space(settings: RunConfig, tell: Progress) -> None:
     for bound in budgets:
         reach = cost_range(space, bound)
         minimum = bound.format(reach.minimum, ROUND_CEILING)
-        how = "predicted " * bound.model.measurable
+        now = bound.model.prediction(space.first, bound.input_size)
+        how, certain = ("", "") if now is None else ("predicted ", f" ({now})")
         tell.say(
             f"  {bound.metric}: {how}minimum {minimum}, centre {bound.format(reach.centre)}, "
-            f"maximum {bound.format(reach.maximum)}; budget {bound}"
+            f"maximum {bound.format(reach.maximum)}{certain}; budget {bound}"
         )
-        now = bound.model.prediction(space.first, bound.input_size)
-        if now is not None and abs(now.speed - 1) > CHANGED:
+        if now is not None and now.speed is not None and abs(now.speed - 1) > CHANGED:
             tell.say(
                 f"  {settings.target} takes {now.speed:.2f} times as long now as when its table was built: its speed "
                 "changes, or something else is running there; what is predicted is of now"

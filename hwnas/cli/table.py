@@ -93,6 +93,7 @@ def build(
                     "reference_ms": survey.ms,
                     "method": device.method,
                     "uncertainty": model.uncertainty,
+                    "is_nonsense": model.is_nonsense,
                 }
             )
         )
@@ -144,10 +145,12 @@ def list_tables(json: options.Json = False) -> None:
     shown = Table()
     for column in ("target", "space", "networks", "measured on"):
         shown.add_column(column, justify="right" if column == "networks" else "left", overflow="fold")
-    for row in filter(lambda row: "error" not in row, rows):
+    sound = [row for row in rows if "error" not in row]
+    for row in sound:
         networks = f"{row['networks']}{'' if row['complete'] else ', incomplete'}"
         shown.add_row(row["target"], row["space"], networks, row["device"])
-    stdout.print(shown if rows else "none yet; hwnas table build --target cpu")
+    if sound or not rows:
+        stdout.print(shown if sound else "none yet; hwnas table build --target cpu")
     for row in filter(lambda row: "error" in row, rows):
         print(row["error"])
 
@@ -188,9 +191,10 @@ def show(layers: options.Layers, json: options.Json = False) -> None:
         import json as encoder
 
         head = {"table": str(found.path), "fingerprint": found.fingerprint.model_dump(), "method": "predicted"}
-        head["networks"] = how
+        counted = {"networks": len(survey.networks), "networks_method": how}
         whole = {"reference_ms": survey.ms, "network_ms": model.constant, "uncertainty": model.uncertainty}
-        print(encoder.dumps({**head, **whole, "operators": rows}))
+        whole["is_nonsense"] = model.is_nonsense
+        print(encoder.dumps({**head, **counted, **whole, "operators": rows}))
         return
     from rich.table import Table
 

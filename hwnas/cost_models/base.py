@@ -54,13 +54,14 @@ class Prediction:
     Attributes:
         uncertainty: share by which 19 of 20 predictions are off at most; None if too little was measured to say.
         source: how that was found that it is predicted from, and on what, for people.
-        speed: how many times as long the device takes now as when that was found; the prediction is of now.
+        speed: how many times as long the device takes now as when that was found, and the prediction is of now; None
+            where it has not been asked.
         is_nonsense: whether what was measured is too noisy to predict anything from.
     """
 
     uncertainty: float | None
     source: str
-    speed: float = 1.0
+    speed: float | None = None
     is_nonsense: bool = False
 
     def __str__(self) -> str:
@@ -96,8 +97,9 @@ class CostModel(ABC):
     additive: ClassVar[bool] = True
     sized: ClassVar[bool] = True
     measurable: ClassVar[bool] = False
-    speed: float = 1.0
-    """What costs are multiplied by, since a device is not always as fast; `measure` finds out anew."""
+    yardstick: float = 1.0
+    """What all that `measure` finds is proportional to, since a device is not always as fast: it is found anew each
+    time, and what was measured before is multiplied by the present one over the one of then to compare."""
 
     @abstractmethod
     def operator_cost(self, spec: OperatorSpec, size: Size) -> float:
@@ -148,10 +150,7 @@ class CostModel(ABC):
         return None
 
     def measure(self, architectures: Sequence[Architecture], input_size: Size, progress: Progress) -> list[float]:
-        """What each architecture was found to cost, in ``unit``, at the `speed` that the device has now.
-
-        What is predicted next takes it into account. What was measured before compares with it once it is multiplied by
-        the present speed over the one it was measured at.
+        """What each architecture was found to cost now, in ``unit``; what is predicted next takes it into account.
 
         Raises:
             ValueError: if the model is not measurable.

@@ -165,10 +165,10 @@ class AdbDevice(Device):
         try:
             yield folder
         finally:
-            with suppress(HwnasError):  # if it is gone, what made it go is being told
-                # Whoever was interrupted has left a benchmark. Written so that it does not find itself.
-                self._ask("pkill", "-f", folder.replace("hwnas-", "[h]wnas-"))
-                self._ask("rm", "-rf", folder)
+            # Whoever was interrupted has left a benchmark. Written so that it does not find itself.
+            for command in (("pkill", "-f", folder.replace("hwnas-", "[h]wnas-")), ("rm", "-rf", folder)):
+                with suppress(HwnasError):  # if it is gone, what made it go is being told
+                    self._ask(*command)
 
     def _connected(self) -> Any:
         if self._phone is not None:

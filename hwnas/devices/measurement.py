@@ -104,7 +104,7 @@ class Measurement(BaseModel):
     rounds_ms: tuple[Annotated[tuple[Milliseconds, ...], Field(min_length=1)], ...] = Field(min_length=1)
     layers: tuple[LayerTime, ...] = ()
     peak_bytes: Count | None = None
-    clock_khz: Count | None = None
+    clock_khz: Annotated[Count, Field(gt=0)] | None = None
     mean_of: int = Field(default=1, ge=1)
     fingerprint: Fingerprint
 

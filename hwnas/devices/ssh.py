@@ -143,7 +143,8 @@ class SshConnection(Connection):
             with suppress(TimeoutError):
                 self._wait(self._connection.wait_closed(), 5)
             self.give_up()
-        self._wait(_end_all())
+        with suppress(TimeoutError):
+            self._wait(_end_all(), 5)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

@@ -71,7 +71,7 @@ class Target(BaseModel):
     @classmethod
     def _is_a_name(cls, name: str) -> str:
         if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) is None:
-            raise ValueError(f"{name!r} is none; take letters, digits, '.', '_' and '-', 64 at most, a letter first")
+            raise ValueError(f"{name!r} is none; take letters and digits, and then '.', '_' and '-' too, 64 at most")
         return name
 
     @field_validator("compute_bits")

@@ -6,7 +6,7 @@ import math
 import shlex
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NoReturn
 
@@ -46,6 +46,12 @@ class _Fitted:
     @cached_property
     def model(self) -> LatencyModel:
         return fit(self.survey, self.target).at_speed(self.speed)
+
+    @property
+    def prediction(self) -> Prediction:
+        """How certain it is, and how its networks are known."""
+        source = f"{DEVICES[self.target.runtime].method} on {self.table.fingerprint}"
+        return Prediction(self.model.uncertainty, source, is_nonsense=self.model.is_nonsense)
 
 
 class LatencyCost(TargetCostModel):
@@ -87,8 +93,11 @@ class LatencyCost(TargetCostModel):
             ]
         return self._fitted
 
+    def _is_in_use(self, survey: Survey) -> bool:
+        return self._in_use is not None and survey.covers(*self._in_use)
+
     def _speed_of(self, survey: Survey) -> float:
-        return self.speed if self._in_use and survey.covers(*self._in_use) else 1.0
+        return self.yardstick / survey.ms if self._is_in_use(survey) else 1.0
 
     def require(self, space: SearchSpace, size: Size) -> None:
         """Find out, before anything takes long, whether the device is there and a table is of what it is now.
@@ -107,7 +116,7 @@ class LatencyCost(TargetCostModel):
                 minutes = math.ceil(estimate_minutes(survey, device))
                 raise HwnasError(f"{error}; that takes about {minutes} minute{'s' * (minutes != 1)}") from error
             if found.model.is_nonsense:
-                raise HwnasError(f"predictions for {self.target.name} are {self.prediction(space.first, size)}")
+                raise HwnasError(f"predictions for {self.target.name} are {found.prediction}")
             self._heed(found, [measure_session(found.survey, [], device, ROUNDS, Silent())])
 
     def measure(self, architectures: Sequence[Architecture], input_size: Size, progress: Progress) -> list[float]:
@@ -121,7 +130,7 @@ class LatencyCost(TargetCostModel):
             self._fingerprint, self._fitted = device.probe().fingerprint, None
             found = self._of(architectures, input_size)
             survey, choices = found.survey, [found.survey.choice(architecture) for architecture in architectures]
-            before = self.speed
+            before = self.yardstick if self._is_in_use(survey) else survey.ms
             for batch in batches(survey, choices):
                 sessions.append(measure_session(survey, batch, device, ROUNDS, progress))
                 require_same(found.table, sessions[-1])
@@ -133,18 +142,18 @@ class LatencyCost(TargetCostModel):
         ]
         found.table.record(survey, networks)
         self._heed(found, sessions)
-        if abs(self.speed / before - 1) > CHANGED:
+        if abs(self.yardstick / before - 1) > CHANGED:
             progress.say(
-                f"{self.target.name} takes {self.speed / before:.2f} times as long now as when the search predicted: "
-                "its speed changes, or something else is running there; predictions follow, and milliseconds are those "
-                "of now"
+                f"{self.target.name} takes {self.yardstick / before:.2f} times as long now as when it was predicted "
+                "from: its speed changes, or something else is running there; predictions follow, and milliseconds are "
+                "those of now"
             )
-        return [ratio * survey.ms * self.speed for ratio in ratios]
+        return [ratio * self.yardstick for ratio in ratios]
 
     def _heed(self, found: _Fitted, sessions: Sequence[Session]) -> None:
         """Predict at the speed that the device had in these sessions."""
         self._in_use = found.survey.space, found.survey.size
-        self.speed = statistics.median(session.reference_ms for session in sessions) / found.survey.ms
+        self.yardstick = statistics.median(session.reference_ms for session in sessions)
         self._fitted = None
 
     def fitted(self, space: SearchSpace, size: Size) -> _Fitted:
@@ -170,7 +179,7 @@ class LatencyCost(TargetCostModel):
     def _of(self, architectures: Sequence[Architecture], size: Size) -> _Fitted:
         """The survey of a space with these networks: the one in use, if it is such."""
         known = [f for f in self.surveys() if all(f.survey.can_tell(a, size) for a in architectures)]
-        known.sort(key=lambda f: self._in_use is None or not f.survey.covers(*self._in_use))
+        known.sort(key=lambda f: not self._is_in_use(f.survey))
         if not known:
             first = architectures[0]
             sizes = {format_size(f.survey.size) for f in self.surveys() if f.survey.can_tell(first, f.survey.size)}
@@ -208,8 +217,7 @@ class LatencyCost(TargetCostModel):
 
     def prediction(self, architecture: Architecture, input_size: Size) -> Prediction:
         found = self._of([architecture], input_size)
-        source = f"{self.how_measured} on {found.table.fingerprint}"
-        return Prediction(found.model.uncertainty, source, found.speed, found.model.is_nonsense)
+        return replace(found.prediction, speed=found.speed if self._is_in_use(found.survey) else None)
 
     def wiring_cost(self, architecture: Architecture, size: Size) -> LayerCost | None:
         return self.architecture_cost(architecture, size).layers[-1]

@@ -7,7 +7,7 @@ import json
 import re
 import statistics
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -121,11 +121,12 @@ class Survey(BaseModel):
         return bool(self.reference_ms) and there.issuperset(operator_choices(self.space, self.reference))
 
     def with_networks(self, networks: Iterable[MeasuredNetwork]) -> Survey:
-        """The survey with more networks; one that was there before is measured anew, for what it was there for."""
+        """The survey with more networks; of one that is there, what it is there for stays, and the most turns count."""
         known = {network.choice: network for network in self.networks}
         for network in networks:
-            before = known.get(network.choice)
-            known[network.choice] = network if before is None else network.model_copy(update={"why": before.why})
+            before = known.get(network.choice, network)
+            if network.rounds >= before.rounds:
+                known[network.choice] = network.model_copy(update={"why": before.why})
         return self.model_copy(update={"networks": tuple(known.values())})
 
 
@@ -272,9 +273,12 @@ def table_files(target: str | None = None) -> list[Path]:
     """Files of the tables of a target, or of all, the one that was written last first."""
     # What follows the name is a key: another target may be called cpu-2.
     name = ".*" if target is None else re.escape(target)
-    there = (path for path in tables_folder().glob("*.json") if path.is_file())
-    ours = [path for path in there if re.fullmatch(rf"{name}-[0-9a-f]{{12}}", path.stem)]
-    return sorted(ours, key=lambda path: path.stat().st_mtime, reverse=True)
+    written = {}
+    for path in tables_folder().glob("*.json"):
+        with suppress(FileNotFoundError):  # a link to nothing, or one that somebody deletes now
+            if re.fullmatch(rf"{name}-[0-9a-f]{{12}}", path.stem):
+                written[path] = path.stat().st_mtime
+    return sorted(written, key=lambda path: written[path], reverse=True)
 
 
 def find_tables(target: str) -> list[LatencyTable]:

@@ -41,13 +41,15 @@ def summarise_run(
         at, limit = budget.model.at(budget.input_size), budget.format(budget.limit)
         found = measured.get(budget.metric)
         if found is None:
-            value = budget.model.architecture_cost(architecture, budget.input_size).value
-            prediction = budget.model.prediction(architecture, budget.input_size)
-            how = f"predicted, {prediction}" if prediction else "counted"
-            lines.append(f"| {budget.metric}{at} | {budget.format(value)} | {how} | {limit} |")
+            if budget.model.measurable:
+                lines.append(f"| {budget.metric}{at} | | not measured since it was trained | {limit} |")
+            else:
+                value = budget.model.architecture_cost(architecture, budget.input_size).value
+                lines.append(f"| {budget.metric}{at} | {budget.format(value)} | counted | {limit} |")
             continue
         interval = "" if found.interval is None else f" (95 %: {found.interval[0]:.4g} to {found.interval[1]:.4g})"
-        runs = f", median of {len(found.samples_ms)}" if found.method == "measured" else ""
+        means = f" means of {found.mean_of}" if found.mean_of > 1 else ""
+        runs = f", median of {len(found.samples_ms)}{means}" if found.method == "measured" else ""
         over = ", **missed**" * budget.is_missed(found.p50)
         runs += ", some much longer" * found.is_noisy
         lines.append(

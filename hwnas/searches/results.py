@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
+from contextlib import suppress
 
 from hwnas.cost_models import cost_model
 from hwnas.errors import HwnasError
@@ -47,6 +49,25 @@ def save_result(run: RunDirectory, result: SearchResult) -> None:
         writer.writerow(row)
     write_text(run.front, buffer.getvalue())
     result.chosen.save(run.architecture)
+
+
+def known_cost(row: Mapping[str, str], metric: str, *methods: str) -> tuple[float, str]:
+    """The best that a row of the front says of a cost, and how that is known.
+
+    Args:
+        row: of `read_front`.
+        metric: which cost.
+        methods: in which order; by default what a device said before what was predicted before what was counted.
+
+    Raises:
+        HwnasError: if it says nothing.
+    """
+    for method in methods or ("measured", "vendor-estimated", "predicted", "counted"):
+        value = row.get(metric if method == "counted" else f"{metric}_{method.replace('-', '_')}")
+        with suppress(ValueError):
+            if value:
+                return float(value), method
+    raise HwnasError(f"front.csv does not say what {metric} is; restore it, or delete architecture.json to derive both")
 
 
 def read_front(run: RunDirectory) -> list[dict[str, str]]:

@@ -160,9 +160,10 @@ class Tired(SimulatedDevice):
 
     method = "vendor-estimated"
     drift = outliers = 0.0
+    tiredness = 5.0
 
     def measure(self, paths: Sequence[Path], timing: Timing, progress: Progress) -> list[Measurement]:
-        type(self).speed = 5.0 if len(paths) == 1 else 1.0
+        type(self).speed = self.tiredness if len(paths) == 1 else 1.0
         return super().measure(paths, timing, progress)
 
 
@@ -176,7 +177,9 @@ def tired() -> Iterator[None]:
     target_cost_model.cache_clear()
 
 
-def test_a_run_whose_network_misses_its_budget_fails(hwnas: Any, tired: None, tiny: Sequence[str], out: Path) -> None:
+def test_a_run_whose_network_misses_its_budget_fails(
+    hwnas: Any, tired: None, tiny: Sequence[str], out: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All that was found is there, and every figure says that it is an estimate."""
     built = hwnas("table", "build", "--target", "abacus", *SPACE, *FEW, "--json").json
     assert built["method"] == "vendor-estimated"
@@ -187,6 +190,19 @@ def test_a_run_whose_network_misses_its_budget_fails(hwnas: Any, tired: None, ti
     assert answer.json["methods"] == {"latency@abacus": "vendor-estimated"} and not answer.json["within_budgets"]
     assert answer.json["latencies"]["latency@abacus"] > 4
     assert "**missed**" in (out / "summary.md").read_text() and (out / "model.onnx").is_file()
+    # Whoever resumes it needs no table any more, and a device that is away changes nothing of what is known.
+    (home / "tables").rename(home / "away")
+    monkeypatch.setattr(Tired, "dies_after", 0)
+    assert "went away" in hwnas("run", "--out", out, "--resume").error(1)
+    assert "**missed**" in (out / "summary.md").read_text()
+    monkeypatch.setattr(Tired, "dies_after", 10**6)
+    monkeypatch.setattr(Tired, "tiredness", 5.0 * 4.1 / answer.json["latencies"]["latency@abacus"])
+    close = hwnas("run", "--out", out, "--resume")
+    assert close.code == 0 and "takes 4.1 ms, over the budget of 4 ms at 8x8" in close.err, close.err
+    assert "sessions differ by so much" in close.err
+    again = hwnas("search", "--out", out, "--resume", "--json").json
+    assert again["methods"] == {"latency@abacus": "vendor-estimated"} and again["costs"]["latency@abacus"] <= 4
+    (home / "away").rename(home / "tables")
     again = hwnas("search", *tiny, *small, "--budget", "4ms@8x8", "--out", out.with_name("again"), "--json")
     assert again.code == 0, again.err
     searched = again.json

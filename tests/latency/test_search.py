@@ -27,6 +27,7 @@ from hwnas.searches.base import SearchTask
 from hwnas.searches.quantnas import measured as measured_module
 from hwnas.searches.quantnas.measured import Derived, derive_measured
 from hwnas.searches.quantnas.settings import QuantNASSettings
+from hwnas.searches.results import known_cost
 from hwnas.sizes import Size
 from hwnas.spaces.space import SearchSpace
 
@@ -131,6 +132,39 @@ def test_what_several_sessions_found_is_told_at_the_speed_of_the_last(
     assert derived.chosen == dict(zip(space.choices, _best(space, truth, limit), strict=True))
     for choice, costs in derived.measured.items():
         assert costs["latency@abacus"] == pytest.approx(truth[choice])
+
+
+def test_somebody_who_builds_the_table_meanwhile_changes_no_speed(
+    built_here: LatencyTable, derive: Derive, simulated: Simulated, space: SearchSpace, truth: Times,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """On a machine that is slow then: the median of all that the reference ever took moves."""
+    monkeypatch.setattr(measured_module, "TOGETHER", 1)
+    simulated.moods = {1: 0.7}
+    measure, survey = simulated.measure, built_here.surveys[0]
+
+    def measure_beside_others(self: SimulatedDevice, *arguments: object) -> object:
+        for _ in range(5):
+            built_here.record(survey, [], 2 * survey.ms)
+        return measure(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(simulated, "measure", measure_beside_others)
+    limit = sum(sorted(truth.values())[7:9]) / 2
+    derived = derive(limit)
+    assert simulated.sessions > 1
+    for choice, costs in derived.measured.items():
+        assert costs["latency@abacus"] == pytest.approx(truth[choice])
+
+
+def test_what_a_front_says_of_a_cost_is_told_with_how_it_is_known() -> None:
+    row = {"latency@a_predicted": "3.5", "latency@a_measured": "3.25", "bitops": "12", "psnr": ""}
+    assert known_cost(row, "latency@a") == (3.25, "measured") and known_cost(row, "bitops") == (12.0, "counted")
+    assert known_cost(row, "latency@a", "predicted") == (3.5, "predicted")
+    assert known_cost(row | {"latency@a_measured": ""}, "latency@a") == (3.5, "predicted")
+    assert known_cost({"latency@a_vendor_estimated": "1"}, "latency@a") == (1.0, "vendor-estimated")
+    for damaged in ({}, {"bitops": "many"}, {"bitops": ""}):
+        with pytest.raises(HwnasError, match=r"front\.csv does not say what bitops is"):
+            known_cost(damaged, "bitops")
 
 
 def test_other_budgets_hold_besides_one_in_time(

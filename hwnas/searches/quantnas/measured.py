@@ -74,11 +74,11 @@ def derive_measured(task: SearchTask, log_probabilities: Mapping[str, Sequence[f
         architectures = {choice: task.space.architecture(_named(task, choice)) for choice in proposed}
         measured |= {choice: {} for choice in proposed}
         for budget in timed:
-            before = budget.model.speed
+            before = budget.model.yardstick
             found = budget.model.measure(list(architectures.values()), budget.input_size, task.progress)
             for costs in measured.values():
                 if budget.metric in costs:
-                    costs[budget.metric] *= budget.model.speed / before
+                    costs[budget.metric] *= budget.model.yardstick / before
             errors = []
             for (choice, architecture), ms in zip(architectures.items(), found, strict=True):
                 measured[choice][budget.metric] = ms
