@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from hwnas.cost_models import cost_model
+from hwnas.cost_models.target import target_cost_model
 from hwnas.devices import DEVICES, open_device
 from hwnas.devices.target import add_target, load_target
 from hwnas.latency.build import build_table
+from hwnas.latency.cost import LatencyCost
 from hwnas.latency.table import LatencyTable
 from hwnas.progress import Silent
 from hwnas.spaces import SPACES, SpaceOptions
@@ -60,3 +63,11 @@ def built(space: SearchSpace, tmp_path_factory: pytest.TempPathFactory) -> Laten
     """The table of that space on the simulated device, once for all tests."""
     with _simulated(tmp_path_factory.mktemp("home")), open_device(load_target("abacus")) as device:
         return build_table(device, space, SIZE, Silent(), calibration=6, rounds=9)[0]
+
+
+@pytest.fixture
+def cost(simulated: type[SimulatedDevice]) -> LatencyCost:
+    target_cost_model.cache_clear()
+    found = cost_model("latency@abacus")
+    assert isinstance(found, LatencyCost)
+    return found

@@ -13,28 +13,25 @@ from pathlib import Path
 
 import pytest
 
-from hwnas.budget import Budget, parse_budget
-from hwnas.cost_models import cost_model
+from hwnas.budget import Budget
 from hwnas.cost_models.counting import BitOpsCost
 from hwnas.cost_models.memory import MemoryCost
-from hwnas.cost_models.target import target_cost_model
 from hwnas.devices import open_device
 from hwnas.devices.target import add_target, load_target
 from hwnas.errors import HwnasError, UsageError
 from hwnas.latency import build as building
 from hwnas.latency import table as table_module
 from hwnas.latency.build import build_table
-from hwnas.latency.cost import LatencyCost, build_command
+from hwnas.latency.cost import LatencyCost
 from hwnas.latency.design import held_out_choices
 from hwnas.latency.fit import fit
 from hwnas.latency.table import LatencyTable, MeasuredNetwork, Survey, find_tables, read_table
 from hwnas.latency.validate import validate
 from hwnas.progress import Silent
 from hwnas.searches.feasibility import require_feasible
-from hwnas.spaces import SPACES, SpaceOptions
 from hwnas.spaces.space import SearchSpace
 
-from .simulated import SIZE, SimulatedDevice, simulated_target
+from .simulated import SIZE, SimulatedDevice, keep, simulated_target
 
 Simulated = type[SimulatedDevice]
 
@@ -44,24 +41,10 @@ def _build(space: SearchSpace, calibration: int = 6, rounds: int = 9) -> tuple[L
         return build_table(device, space, SIZE, Silent(), calibration, rounds)
 
 
-def _keep(table: LatencyTable) -> Survey:
-    """Put a table where the command line would have; returns its only survey."""
-    table.save()
-    return table.surveys[0]
-
-
-@pytest.fixture
-def cost(simulated: Simulated) -> LatencyCost:
-    target_cost_model.cache_clear()
-    found = cost_model("latency@abacus")
-    assert isinstance(found, LatencyCost)
-    return found
-
-
 def test_a_table_predicts_networks_that_it_has_not_seen(
     simulated: Simulated, space: SearchSpace, built: LatencyTable
 ) -> None:
-    table, survey = built, _keep(built)
+    table, survey = built, keep(built)
     assert read_table(table.path) == table
     with open_device(load_target("abacus")) as device:
         simulated.speed = 3.0  # slower now: in turn with the reference that does not matter
@@ -86,7 +69,7 @@ def test_what_is_measured_stays_when_the_device_goes_away(simulated: Simulated, 
 
 
 def test_what_had_fewer_turns_takes_them_anew(simulated: Simulated, space: SearchSpace, built: LatencyTable) -> None:
-    before = _keep(built)
+    before = keep(built)
     assert _build(space, rounds=5)[1] == before and simulated.sessions == 0
     _, survey = _build(space, rounds=12)
     assert [(n.choice, n.why) for n in survey.networks] == [(n.choice, n.why) for n in before.networks]
@@ -114,7 +97,7 @@ def test_a_device_that_changes_in_between_is_noticed(
     built: LatencyTable,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    survey, changed = _keep(built), "the device has changed: runtime_version 1, now 2"
+    survey, changed = keep(built), "the device has changed: runtime_version 1, now 2"
     simulated.changes_after = 0
     with open_device(load_target("abacus")) as device, pytest.raises(HwnasError, match=changed):
         validate(device, built, survey, 3, Silent(), rounds=3)
@@ -179,7 +162,7 @@ def test_two_that_write_at_once_lose_nothing(
 
 
 def test_many_that_record_at_once_lose_nothing(simulated: Simulated, space: SearchSpace, built: LatencyTable) -> None:
-    survey = _keep(built)
+    survey = keep(built)
     choices = held_out_choices(space, 6, {network.choice for network in survey.networks}, seed=0)
     networks = [MeasuredNetwork(choice=choice, why="search", ratio=1.5, rounds=9) for choice in choices]
     with ThreadPoolExecutor(len(networks)) as pool:
@@ -285,7 +268,7 @@ def test_no_more_networks_are_together_than_memory_bears(
         assert [c for group in groups for c in group] == choices
         most = max(MemoryCost().architecture_cost(survey.architecture(c), survey.size).value for c in choices)
         assert all(len(group) == 1 or (len(group) + 3) * most <= 2e9 for group in groups)
-    survey = _keep(built)
+    survey = keep(built)
     monkeypatch.setattr(building, "_BATCH", 2)
     found = cost.measure([survey.architecture(n.choice) for n in survey.networks[:5]], SIZE, Silent())
     assert len(found) == 5 and simulated.most == 3 + 2 and simulated.sessions == 3
@@ -329,75 +312,6 @@ def test_a_damaged_file_is_named_with_what_to_do(
     table.path.write_text(damage(table.path.read_text()))  # type: ignore[operator]
     with pytest.raises(HwnasError, match=rf"{table.path.name}.* damaged .*; delete it, and build it again"):
         find_tables("abacus")
-
-
-def test_costs_are_those_of_the_table(cost: LatencyCost, space: SearchSpace, built: LatencyTable) -> None:
-    survey = _keep(built)
-    architecture = survey.architecture(survey.networks[-1].choice)
-    found = cost.architecture_cost(architecture, SIZE)
-    assert found.value == pytest.approx(survey.networks[-1].ratio * survey.ms, rel=0.05)
-    assert sum(layer.value for layer in found.layers) == pytest.approx(found.value)
-    table, choice = cost.table(space, SIZE), dict(zip(space.choices, survey.networks[-1].choice, strict=True))
-    whole = cost.space_constant(space, SIZE) + sum(table[layer][i] for layer, i in choice.items())
-    assert whole == pytest.approx(found.value)
-    assert min(min(row) for row in table.values()) >= 0
-    slot = space.wiring.slots[3]
-    one = cost.operator_cost(space.choices[slot.name][2], SIZE)
-    assert slot.count * one == pytest.approx(table[slot.name][2])
-
-
-def test_what_no_table_has_says_which_command_builds_it(
-    cost: LatencyCost, space: SearchSpace, built: LatencyTable
-) -> None:
-    with pytest.raises(HwnasError, match=r"no latency table of target abacus.*hwnas table build --target abacus"):
-        cost.table(space, SIZE)
-    with pytest.raises(HwnasError, match=r"hwnas table build .*; that takes about \d+ minutes?"):
-        cost.require(space, SIZE)
-    built.save()
-    cost.require(space, SIZE)
-    with pytest.raises(HwnasError, match="at 9x9"):
-        cost.table(space, (9, 9))
-    other = SPACES["quantnas"](SpaceOptions(cells=2, channels=6, scale=2, bits=(32,)))
-    with pytest.raises(HwnasError, match="--cells 2 --channels 6 --adadm --no-bicubic"):
-        cost.table(other, SIZE)
-    with pytest.raises(HwnasError, match="hwnas profile"):
-        cost.architecture_cost(other.first, SIZE)
-    with pytest.raises(HwnasError, match="hwnas table build"):
-        cost.operator_cost(space.choices["head.0"][0], (99, 99))
-
-
-def test_the_command_names_the_space_as_it_is(space: SearchSpace) -> None:
-    command = build_command("cpu", space, (90, 160))
-    assert command == (
-        "hwnas table build --target cpu --input-size 90x160 --space quantnas --scale 2 --bits 32 --cells 1 "
-        "--channels 6 --adadm --no-bicubic"
-    )
-
-
-def test_measuring_corrects_what_is_predicted(
-    cost: LatencyCost, simulated: Simulated, space: SearchSpace, built: LatencyTable
-) -> None:
-    built.save()
-    simulated.speed, simulated.drift, simulated.outliers = 2.0, 0.0, 0.0
-    architectures = [space.sample(random.Random(i)) for i in range(3)]
-    before = cost.architecture_cost(architectures[0], SIZE).value
-    measured = cost.measure(architectures, SIZE, Silent())
-    after = [cost.architecture_cost(architecture, SIZE).value for architecture in architectures]
-    assert after[0] == pytest.approx(2 * before, rel=0.1)
-    assert after == pytest.approx(measured, rel=0.1)
-    (table,) = find_tables("abacus")
-    survey, before_it = table.surveys[0], {n.choice: n.why for n in built.surveys[0].networks}
-    for network in survey.networks:
-        assert network.why == before_it.get(network.choice, "search"), "those at random tell of the uncertainty"
-    choices = {survey.choice(architecture) for architecture in architectures} - {survey.reference}
-    assert choices <= {network.choice for network in survey.networks} and choices - set(before_it)
-
-
-def test_a_budget_in_time_is_of_the_target(simulated: Simulated) -> None:
-    budget = parse_budget("8ms@90x160", target="abacus")
-    assert (budget.metric, budget.limit, budget.input_size) == ("latency@abacus", 8.0, (90, 160))
-    assert str(parse_budget("1200ms", target="abacus")) == "1200 ms at 180x320"
-    assert str(budget) == "8 ms at 90x160"
 
 
 def test_tables_can_be_given_away(
