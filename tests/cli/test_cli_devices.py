@@ -261,6 +261,8 @@ def test_a_table_is_built_shown_and_used(
     header, *rows = (line.split(",") for line in (out / "front.csv").read_text().splitlines())
     assert {"latency@cpu_predicted", "latency@cpu_measured"} <= set(header)
     assert sum(row[header.index("latency@cpu_measured")] != "" for row in rows) > 1, "the best of the front"
+    predicted = [float(row[header.index("latency@cpu_predicted")]) for row in rows]
+    assert predicted == sorted(predicted)
     chosen = next(row for row in rows if row[header.index("chosen")] == "1")
     assert float(chosen[header.index("latency@cpu_measured")]) == pytest.approx(found["costs"]["latency@cpu"])
     priced = hwnas("cost", out, "--metric", "latency", "--target", "cpu", "--input-size", "8x8", "--json").json

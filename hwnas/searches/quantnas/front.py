@@ -48,7 +48,7 @@ def derive_result(task: SearchTask, supernet: Supernet, primary: Budget, setting
     choices = derive_front(log_p, table, others, settings.front_points)
     of_interest = (chosen, *(dict(zip(space.choices, choice, strict=True)) for choice in derived.measured))
     choices += [choice for i, choice in enumerate(of_interest) if choice not in (*choices, *of_interest[:i])]
-    choices.sort(key=lambda choice: CostLimit(table, 0).cost(choice))
+    choices.sort(key=predicted.get(primary.metric, CostLimit(table, 0)).cost)  # as the front shows it
 
     validation = Validation(task.data.validation, space.wiring.scale)
     bar = task.progress.task("front", len(choices))
