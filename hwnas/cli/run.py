@@ -5,7 +5,8 @@ from __future__ import annotations
 from hwnas.cli import options
 
 SESSIONS_DIFFER = 0.05
-"""Share by which a network may be over its budget in the end: two sessions on one CPU differed by up to 4.6 %."""
+"""Share by which a network may be over its budget in the end: of five networks, measured twice
+on one CPU, sessions differed by up to 4.6 %."""
 
 
 @options.takes_settings(options.search_settings)
@@ -18,7 +19,7 @@ def run(
     """From photographs to a verified network: search, train, export, evaluate, and measure what has a budget in time.
 
     Leaves one folder with the architecture, the weights, model.onnx and summary.md. Fails if the network is over a
-    budget in time in the end.
+    budget in time in the end, by more than two sessions on one device may differ (5 %).
 
     Examples:
 
