@@ -35,9 +35,9 @@ from hwnas.exporters.onnx import export_onnx
 from hwnas.exporters.profiles import PROFILES
 from hwnas.inference import to_tensor
 from hwnas.networks.adadm import Add, freeze_normalisation
-from hwnas.networks.edge import Edge
 from hwnas.networks.wiring import WIRINGS, MakeOperator, Slot, Wiring
 from hwnas.operators import OperatorSpec
+from hwnas.operators.edge import Edge
 from hwnas.operators.layers import FloatLayers
 from hwnas.quantization.brevitas_layers import build_quantised, calibrate
 

@@ -30,6 +30,8 @@ from hwnas.operators.layers import FloatLayers
 
 SCHEMA_VERSION = 1
 
+COLOURS = 3
+
 
 class Architecture(BaseModel):
     """A point of a search space, or a network made by hand.
@@ -116,12 +118,13 @@ class Architecture(BaseModel):
 
         Args:
             layers: what they are made of.
-            image_layers: what the operator that reads the image is made of; None for the same.
+            image_layers: what the operator that reads the image is made of; None for the same. Luma is no image: it
+                has other levels than bytes have.
         """
-        reads_image = self.wiring.slots[0]
+        first = self.wiring.slots[0]
 
         def make(slot: Slot) -> nn.Module:
-            special = image_layers if slot == reads_image else None
+            special = image_layers if slot == first and slot.in_channels == COLOURS else None
             operator = build_operator(self.operators[slot.name], special or layers)
             initialise(operator, slot.start)
             return operator

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from hwnas.data.degradation import crop_to_multiple, downscale, upscale
 from hwnas.data.images import ImageArray
 from hwnas.metrics import psnr
+from hwnas.networks.luma import ReplaceLuma
 
 
 def to_tensor(image: ImageArray) -> Tensor:
@@ -36,6 +38,29 @@ class TorchUpscaler:
             output = self.network(to_tensor(image).to(device))
         self.network.train(was_training)
         return to_image(output)
+
+
+class PublishedFALSR:
+    """A network of luma as an upscaler of images, by the protocol of FALSR's published figures.
+
+    Colours are of Pillow's bicubic enlargement of the bytes, and the result is cut off to bytes rather than rounded.
+
+    Args:
+        network: on the CPU, in evaluation mode.
+    """
+
+    def __init__(self, network: ReplaceLuma) -> None:
+        self.network = network
+
+    def __call__(self, image: ImageArray) -> ImageArray:
+        height, width = (side * self.network.scale for side in image.shape[:2])
+        large = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
+        with torch.inference_mode():
+            colours = to_tensor(np.asarray(large))
+            y = self.network.network(self.network.luma(to_tensor(image)))
+            rgb = colours + (y - self.network.luma(colours))
+            levels = (rgb[0] * 255).clamp(0, 255).to(torch.uint8)
+        return np.ascontiguousarray(levels.numpy().transpose(1, 2, 0))
 
 
 class Validation:

@@ -90,7 +90,10 @@ def test_a_bias_belongs_to_every_convolution_or_to_none() -> None:
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        ({"kind": "winograd"}, r"kind = 'winograd' .*conv, decenc, growth, separable_conv"),
+        (
+            {"kind": "winograd"},
+            r"kind = 'winograd' .*conv, conv_cell, decenc, growth, inverted",
+        ),
         ({"kernel": 4}, "kernel = 4 is even"),
         ({"kernel": 0}, "kernel"),
         ({"groups": 4}, "groups = 4 does not divide in_channels = 6"),

@@ -11,12 +11,22 @@ from hwnas.cli import options
 
 
 def evaluate(
-    network: Annotated[str, typer.Argument(metavar="RUN|FILE|bicubic", help="A run, or a file that was exported.")],
+    network: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|FILE|NAME|bicubic", help="A run, a file that was exported, or an architecture with --weights."
+        ),
+    ],
     data: Annotated[
         Path,
         typer.Option("--data", help="Folder of high-resolution images, or with HR/ and LRx2/, LRx4/ inside."),
     ],
     scale: options.Scale = None,
+    weights: options.Weights = None,
+    protocol: Annotated[
+        str,
+        typer.Option("--protocol", help="field, or falsr: colours and bytes as in FALSR's published figures."),
+    ] = "field",
     json: options.Json = False,
 ) -> None:
     """PSNR and SSIM on a folder of images, with bicubic enlargement beside them.
@@ -28,16 +38,28 @@ def evaluate(
       hwnas evaluate runs/quantnas-cpu-5GBitOps --data Set14/
 
       hwnas evaluate model.onnx --data photos/ --json
+
+      hwnas evaluate falsr-a --weights FALSR-A.safetensors --data Set5/ --protocol falsr
     """
     from hwnas import evaluation
     from hwnas.cli.console import progress
     from hwnas.cli.resolve import resolve_enlarger
     from hwnas.data.images import high_resolution_images
+    from hwnas.errors import UsageError
+    from hwnas.inference import PublishedFALSR
+    from hwnas.networks.luma import ReplaceLuma
 
-    enlarger = resolve_enlarger(network, scale)
+    if protocol not in ("field", "falsr"):
+        raise UsageError(f"no protocol is called {protocol!r}; there are: field, falsr")
+    enlarger = resolve_enlarger(network, scale, weights)
+    upscaler = enlarger.upscaler
+    if protocol == "falsr":
+        if not isinstance(enlarger.network, ReplaceLuma):
+            raise UsageError(f"--protocol falsr is of networks of luma that torch computes, which {network} is not")
+        upscaler = PublishedFALSR(enlarger.network)
     with progress() as tell:
         bar = tell.task("evaluating", len(high_resolution_images(data)))
-        result = evaluation.evaluate(enlarger.upscaler, data, enlarger.scale, lambda done: bar.advance())
+        result = evaluation.evaluate(upscaler, data, enlarger.scale, lambda done: bar.advance())
     if json:
         import json as encoder
 

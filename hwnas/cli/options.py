@@ -69,6 +69,10 @@ Activations = Annotated[
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file of settings.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Any setting: --set train.epochs=50. Repeat for several.")]
 Json = Annotated[bool, flag("--json", "One JSON object on stdout and nothing else there.")]
+Weights = Annotated[
+    Path | None,
+    typer.Option("--weights", help="Safetensors file with the weights of an architecture that is named."),
+]
 
 
 Host = Annotated[

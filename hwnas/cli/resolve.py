@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from hwnas.errors import HwnasError, UsageError, first_problem
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from hwnas.architecture import Architecture
     from hwnas.evaluation import Upscaler
     from hwnas.sizes import Size
@@ -41,7 +43,7 @@ def resolve_architecture(
 
     Args:
         name: what the user wrote.
-        scale: enlargement of a published one, 4 unless told; must agree with another's own where given.
+        scale: enlargement of a published one, as published unless told; must agree with another's own where given.
         bits: width for all layers; None for its own.
         bicubic: add the bicubic enlargement to a published one; must agree with another's own where given.
 
@@ -68,7 +70,7 @@ def resolve_architecture(
     elif path.suffix:
         raise UsageError(f"there is no file {path}; check the path")
     elif is_published(name):
-        return named_architecture(name, 4 if scale is None else scale, bits, bool(bicubic))
+        return named_architecture(name, scale, bits, bool(bicubic))
     else:
         raise UsageError(
             f"{name!r} is no run, no architecture file and no published architecture ({', '.join(sorted(NAMED))})"
@@ -102,25 +104,30 @@ class Enlarger:
         upscaler: uint8 [h, w, 3] to uint8 [h * scale, w * scale, 3].
         scale: its factor.
         overlap: context in low-resolution pixels that makes a tile's result that of the whole; None: no tiles.
+        network: what computes it, where that is torch.
     """
 
     upscaler: Upscaler
     scale: int
     overlap: int | None
+    network: nn.Module | None = None
 
 
-def resolve_enlarger(name: str, scale: int | None) -> Enlarger:
-    """What enlarges images: ``bicubic``, an exported file, a run, or a weights file.
+def resolve_enlarger(name: str, scale: int | None, weights: Path | None = None) -> Enlarger:
+    """What enlarges images: ``bicubic``, an exported file, a run, a weights file, or an architecture with weights.
 
     Args:
         name: what the user wrote.
-        scale: for ``bicubic`` (4 unless told); must agree with the others' own where given.
+        scale: for ``bicubic`` (4 unless told) and published architectures; must agree with the others' own where given.
+        weights: safetensors file for an architecture that is named; see `hwnas.checkpoints.load_weights`.
 
     Raises:
         UsageError: if it is none of these, or the scale is another.
         HwnasError: if a file is damaged.
     """
     path = Path(name)
+    if weights is not None:
+        return _with_weights(name, scale, weights)
     if name == "bicubic":
         from hwnas.data import degradation
 
@@ -138,15 +145,30 @@ def resolve_enlarger(name: str, scale: int | None) -> Enlarger:
             raise UsageError(f"{path} is no run of hwnas; name a run, an .onnx or .safetensors file, or 'bicubic'")
         record, network = load_run_network(RunDirectory(path)) if path.is_dir() else load_network(path)
         reach = None if is_data_dependent(network) else record.architecture.receptive_radius
-        found = Enlarger(TorchUpscaler(network), record.architecture.scale, reach)
+        found = Enlarger(TorchUpscaler(network), record.architecture.scale, reach, network)
     elif path.suffix:
         from hwnas.exporters import exporter_of
         from hwnas.exporters.artifact import ArtifactUpscaler
 
         artifact = ArtifactUpscaler(exporter_of(path).open(path))
         found = Enlarger(artifact, artifact.scale, artifact.overlap)
+    elif is_published(name):
+        raise UsageError(f"{name} is an architecture; name the file of its weights with --weights")
     else:
         raise UsageError(f"{name!r} is no run, no exported file, no .safetensors file, and not 'bicubic'")
     if scale is not None and scale != found.scale:
         raise UsageError(f"{name} enlarges by {found.scale}, not by {scale}; leave --scale out")
     return found
+
+
+def _with_weights(name: str, scale: int | None, weights: Path) -> Enlarger:
+    from hwnas.checkpoints import load_weights
+    from hwnas.inference import TorchUpscaler
+    from hwnas.networks.adadm import is_data_dependent
+
+    if Path(name).is_dir():
+        raise UsageError(f"{name} has weights of its own; leave --weights out, or name an architecture")
+    architecture = resolve_architecture(name, scale)
+    network = load_weights(architecture, weights)
+    reach = None if is_data_dependent(network) else architecture.receptive_radius
+    return Enlarger(TorchUpscaler(network), architecture.scale, reach, network)

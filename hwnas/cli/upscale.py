@@ -11,7 +11,12 @@ from hwnas.cli import options
 
 
 def upscale(
-    network: Annotated[str, typer.Argument(metavar="RUN|FILE|bicubic", help="A run, or a file that was exported.")],
+    network: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|FILE|NAME|bicubic", help="A run, a file that was exported, or an architecture with --weights."
+        ),
+    ],
     source: Annotated[Path, typer.Argument(metavar="IN", help="An image, or a folder of images.")],
     destination: Annotated[Path, typer.Argument(metavar="OUT", help="An image, or a folder.")],
     tile: Annotated[
@@ -22,6 +27,7 @@ def upscale(
         typer.Option("--overlap", min=0, help="Context around a tile.", show_default="all the network sees"),
     ] = None,
     scale: options.Scale = None,
+    weights: options.Weights = None,
 ) -> None:
     """Enlarge images. Large ones are computed in overlapping tiles, with the result of the whole.
 
@@ -39,7 +45,7 @@ def upscale(
     from hwnas.errors import HwnasError, UsageError
     from hwnas.tiling import upscale_tiled
 
-    enlarger = resolve_enlarger(network, scale)
+    enlarger = resolve_enlarger(network, scale, weights)
     if not source.exists():
         raise UsageError(f"there is no image or folder {source}; check the path")
     context = enlarger.overlap if overlap is None else overlap

@@ -10,8 +10,8 @@ from torch import Tensor, fx, nn
 
 from hwnas.architecture import Architecture
 from hwnas.cost_models.base import COST_MODELS, Cost, CostModel, LayerCost
-from hwnas.networks.edge import replace_edges
 from hwnas.operators import FLOAT_BITS, OperatorSpec, build_operator
+from hwnas.operators.edge import replace_edges
 from hwnas.operators.layers import FloatLayers
 from hwnas.sizes import Size
 

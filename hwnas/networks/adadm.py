@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hwnas.networks.edge import Edge
+from hwnas.operators.edge import Edge
 
 STD_MOMENTUM = 0.1
 EPSILON = 1e-10

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from hwnas.networks.adadm import Add
 from hwnas.networks.bicubic import AddBicubic
-from hwnas.networks.edge import Edge
 from hwnas.networks.wiring import WIRINGS, MakeOperator, Slot, Wiring, detail_slots
+from hwnas.operators.edge import Edge
 
 
 @WIRINGS.register("espcn")

@@ -10,6 +10,8 @@ from torch.nn import functional
 
 from hwnas.errors import HwnasError
 from hwnas.networks.bicubic import REACH, AddBicubic, bicubic_kernels
+from hwnas.networks.luma import ReplaceLuma
+from hwnas.networks.shuffle import DepthToSpace
 
 
 class ChannelLastShuffle(nn.Module):
@@ -58,7 +60,7 @@ class BicubicChannelLast(nn.Module):
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, nn.BatchNorm2d) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, nn.BatchNorm2d | DepthToSpace) or super().is_leaf_module(m, module_qualified_name)
 
 
 def for_neural_processors(network: nn.Module) -> nn.Module:
@@ -71,7 +73,7 @@ def for_neural_processors(network: nn.Module) -> nn.Module:
         HwnasError: if something else than a convolution makes what is shuffled.
     """
     network = copy.deepcopy(network).eval()
-    if isinstance(network, AddBicubic):
+    if isinstance(network, AddBicubic | ReplaceLuma):
         network.network = for_neural_processors(network.network)
         network.enlarge = BicubicChannelLast(network.scale)
         return network
@@ -79,6 +81,8 @@ def for_neural_processors(network: nn.Module) -> nn.Module:
     modules = dict(network.named_modules())
     for node in graph.nodes:
         shuffle = modules.get(str(node.target)) if node.op == "call_module" else None
+        if isinstance(shuffle, DepthToSpace):
+            network.set_submodule(str(node.target), ChannelLastShuffle(shuffle.scale))
         if not isinstance(shuffle, nn.PixelShuffle):
             continue
         before = node.args[0]

@@ -33,7 +33,13 @@ class ConvChain(nn.Module):
         return x
 
 
+def _require_one_block(spec: OperatorSpec) -> None:
+    if spec.repeats != 1 or spec.residual:
+        raise ValueError(f"operator kind {spec.kind!r} is no cell; leave 'repeats' and 'residual' out")
+
+
 def _hidden(spec: OperatorSpec) -> int:
+    _require_one_block(spec)
     if spec.hidden is None:
         raise ValueError(f"operator kind {spec.kind!r} needs 'hidden', the channels between its convolutions")
     if spec.groups != 1:
@@ -44,6 +50,7 @@ def _hidden(spec: OperatorSpec) -> int:
 @register_operator("conv")
 def build_conv(spec: OperatorSpec, layers: LayerFactory) -> nn.Module:
     """``simple kxk [grouped g]``: one convolution."""
+    _require_one_block(spec)
     if spec.hidden is not None:
         raise ValueError("operator kind 'conv' is a single convolution; leave 'hidden' out")
     shape = ConvShape(spec.in_channels, spec.out_channels, (spec.kernel, spec.kernel), spec.groups)

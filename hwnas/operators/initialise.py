@@ -14,14 +14,18 @@ from typing import Literal
 import torch
 from torch import nn
 
-Start = Literal["torch", "features", "detail", "branch", "pixels"]
-"""``torch``: its own initialisation, as published; ``features``: normal, keeping the variance through ReLUs, without
+Start = Literal["torch", "normal", "features", "detail", "branch", "pixels"]
+"""``torch``: its own initialisation, as published; ``normal``: a deviation of 0.02, without biases (FALSR, section
+VI-A); ``features``: normal, keeping the variance through ReLUs, without
 biases; ``detail``: as features, blind to brightness; ``branch``: as features, but small at the end, for one of many
 residual branches, whose sum would explode; ``pixels``: as features, but close to zero at the end."""
 
 DETAIL_GAIN = 4.0
-LAST_GAIN: dict[Start, float] = {"branch": 0.3, "pixels": 0.1}
+BRANCH_GAIN = 0.3
+LAST_GAIN: dict[Start, float] = {"branch": BRANCH_GAIN, "pixels": 0.1}
 """Of the operator's last convolution alone, so that candidates of one and of three convolutions start alike."""
+
+NORMAL = 0.02
 
 
 @torch.no_grad()
@@ -40,11 +44,19 @@ def initialise(operator: nn.Module, start: Start) -> None:
     if not convolutions:
         return
     for weight, bias in convolutions:
-        nn.init.kaiming_normal_(weight)
+        if start == "normal":
+            nn.init.normal_(weight, std=NORMAL)
+        else:
+            nn.init.kaiming_normal_(weight)
         if bias is not None:
             bias.zero_()
+    if start == "normal":
+        return
     first, last = convolutions[0][0], convolutions[-1][0]
     # A kernel of one weight cannot be blind, and must not be zero.
     if start == "detail" and first[0].numel() > 1:
         first.sub_(first.mean((1, 2, 3), keepdim=True)).mul_(DETAIL_GAIN)
     last.mul_(LAST_GAIN.get(start, 1.0))
+    # Cells add up maps of their own.
+    for end in getattr(operator, "branch_ends", ()):
+        end.weight.mul_(BRANCH_GAIN)

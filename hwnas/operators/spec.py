@@ -30,13 +30,17 @@ class OperatorSpec(BaseModel):
     """One operator of a network.
 
     Attributes:
-        kind: registered name of the builder: ``conv``, ``separable_conv``, ``growth``, ``decenc``, or a user's own.
+        kind: registered name of the builder: ``conv``, ``separable_conv``, ``growth``, ``decenc``, ``conv_cell``,
+            ``inverted_bottleneck``, or a user's own.
         in_channels: channels it reads.
         out_channels: channels it writes; the height and width stay the same.
         kernel: side of its (largest) kernel; odd.
         groups: groups of its convolutions.
         hidden: channels between its convolutions, where it has several.
-        activation: what precedes each of its convolutions. ``none`` is for inputs that may be negative.
+        repeats: blocks in a row, where it is made of such.
+        residual: its first map is added to its last, where it is made of several blocks.
+        activation: what precedes each of its convolutions, or of a cell the first alone. ``none`` is for inputs that
+            may be negative, ``rectified`` for those that cannot be, and need nothing.
         bias: whether its convolutions have one.
         weight_bits: 2..8, or 32 for float.
         activation_bits: 2..8, or 32 for float.
@@ -50,7 +54,9 @@ class OperatorSpec(BaseModel):
     kernel: int = Field(default=3, gt=0)
     groups: int = Field(default=1, gt=0)
     hidden: int | None = Field(default=None, gt=0)
-    activation: Literal["relu", "none"] = "relu"
+    repeats: int = Field(default=1, gt=0, le=64)
+    residual: bool = False
+    activation: Literal["relu", "none", "rectified"] = "relu"
     bias: bool = False
     weight_bits: Bits = FLOAT_BITS
     activation_bits: Bits = FLOAT_BITS
@@ -106,6 +112,10 @@ class OperatorSpec(BaseModel):
             parts.append(f"g{self.groups}")
         if self.hidden:
             parts.append(f"h{self.hidden}")
+        if self.repeats > 1:
+            parts.append(f"x{self.repeats}")
+        if self.residual:
+            parts.append("+")
         if self.is_quantised:
             same = self.weight_bits == self.activation_bits
             parts.append(f"@{self.weight_bits}" if same else f"@w{self.weight_bits}a{self.activation_bits}")

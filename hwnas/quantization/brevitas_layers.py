@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from hwnas.architecture import Architecture
 from hwnas.errors import HwnasError
-from hwnas.networks.edge import Edge, replace_edges
+from hwnas.operators.edge import Edge, replace_edges
 from hwnas.operators.layers import FloatLayers
 from hwnas.operators.spec import FLOAT_BITS, ConvShape, OperatorSpec
 from hwnas.quantization.hwgq import HWGQ_STEP

@@ -1,6 +1,6 @@
 """What a runtime asks of the quantisers of a network, besides the widths of its operators.
 
-Maps that are added are quantised to 8 bits for every runtime (`hwnas.networks.edge`).
+Maps that are added are quantised to 8 bits for every runtime (`hwnas.operators.edge`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Search spaces and published architectures."""
 
-import hwnas.spaces.quantnas  # noqa: F401  registers its spaces
+import hwnas.spaces.falsr
+import hwnas.spaces.quantnas  # noqa: F401  both register what they have
 from hwnas.spaces.named import NAMED, named_architecture
 from hwnas.spaces.space import SPACES, SearchSpace, SpaceOptions
 

@@ -15,14 +15,14 @@ from hwnas.networks.wiring import Wiring
 from hwnas.operators import OperatorSpec
 from hwnas.registry import Registry
 
-NAMED: Registry[Callable[[int, bool], Architecture]] = Registry("architecture", "hwnas.architectures")
-"""Functions of the scale and of whether the bicubic enlargement is added."""
+NAMED: Registry[Callable[[int | None, bool], Architecture]] = Registry("architecture", "hwnas.architectures")
+"""Functions of the scale, None for that of the paper, and of whether the bicubic enlargement is added."""
 
 
 @NAMED.register("quantnas-body3")
-def quantnas_body3(scale: int, bicubic: bool) -> Architecture:
+def quantnas_body3(scale: int | None, bicubic: bool) -> Architecture:
     """The quantised network of QuantNAS, Table 1, "Our (body 3)": 4.6 GBitOps, Set14 27.814 dB. Bits as published."""
-    wiring = QuantNASWiring.model_validate({"scale": scale, "adadm": True, "bicubic": bicubic})
+    wiring = QuantNASWiring.model_validate({"scale": scale or 4, "adadm": True, "bicubic": bicubic})
 
     def spec(layer: str) -> OperatorSpec:
         slot = next(slot for slot in wiring.slots if slot.name == layer)
@@ -55,27 +55,29 @@ def _convolutions(name: str, wiring: Wiring, **special: dict[str, Any]) -> Archi
 
 
 @NAMED.register("espcn")
-def espcn(scale: int, bicubic: bool) -> Architecture:
+def espcn(scale: int | None, bicubic: bool) -> Architecture:
     """ESPCN 64-5x5, 32-3x3, 3x3 (Shi et al., 2016) on RGB, with ReLU."""
-    wiring = ESPCNWiring.model_validate({"scale": scale, "bicubic": bicubic})
+    wiring = ESPCNWiring.model_validate({"scale": scale or 4, "bicubic": bicubic})
     return _convolutions("espcn", wiring, conv_0={"kernel": 5})
 
 
 @NAMED.register("srresnet")
-def srresnet(scale: int, bicubic: bool) -> Architecture:
+def srresnet(scale: int | None, bicubic: bool) -> Architecture:
     """SRResNet of 64 channels and 16 blocks: 1.5176 M parameters, 166.207 GMACs at 256x256 (x4)."""
-    wiring = SRResNetWiring.model_validate({"scale": scale, "bicubic": bicubic})
+    wiring = SRResNetWiring.model_validate({"scale": scale or 4, "bicubic": bicubic})
     # Inside the trunk maps may be negative; only the second convolution of a block reads a ReLU.
     signed = {f"block_{i}_0": {"activation": "none"} for i in range(1, wiring.blocks)}
     return _convolutions("srresnet", wiring, upsample_0={"activation": "none"}, **signed)
 
 
-def named_architecture(name: str, scale: int = 4, bits: int | None = None, bicubic: bool = False) -> Architecture:
+def named_architecture(
+    name: str, scale: int | None = None, bits: int | None = None, bicubic: bool = False
+) -> Architecture:
     """A published architecture.
 
     Args:
-        name: ``quantnas-body3``, ``srresnet``, ``espcn``, or one that a plugin brings.
-        scale: enlargement.
+        name: ``quantnas-body3``, ``srresnet``, ``espcn``, ``falsr-a``, ..., or one that a plugin brings.
+        scale: enlargement; None for the published one: 2 of the FALSR networks, 4 of the others.
         bits: the same width for every layer, 2..8 or 32; None for the published ones.
         bicubic: add the bicubic enlargement of the input to the output (none of the papers does).
 

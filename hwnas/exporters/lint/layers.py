@@ -31,8 +31,8 @@ def weights_per_channel(graph: ir.Graph) -> Iterator[Finding]:
 def float_biases(graph: ir.Graph) -> Iterator[Finding]:
     """Biases are float, wherever they are added."""
     for node in nodes(graph, "DequantizeLinear"):
-        uses = {index for _, index in node.outputs[0].uses()}
-        if integers_of(node) == ir.DataType.INT32 or BIAS in uses:
+        is_bias = any(reader.op_type == "Conv" and index == BIAS for reader, index in node.outputs[0].uses())
+        if integers_of(node) == ir.DataType.INT32 or is_bias:
             yield error("float-biases", node, "it makes a bias of integers; write the bias in float")
 
 

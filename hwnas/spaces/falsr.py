@@ -1,0 +1,174 @@
+"""The cells of FALSR (section III-A), and its published networks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from itertools import product
+from typing import Literal, NamedTuple
+
+from hwnas.architecture import Architecture
+from hwnas.networks.falsr import FALSRWiring
+from hwnas.operators import OperatorSpec
+from hwnas.spaces.named import NAMED
+
+EXPANSION = 2
+
+_PAPER = {
+    "conv": ("conv_cell", 1),
+    "groupConG2": ("conv_cell", 2),
+    "groupConG4": ("conv_cell", 4),
+    "invertBotConE2": ("inverted_bottleneck", 1),
+}
+"""Kind and groups by the names of figures 3 and 4."""
+
+
+class Cell(NamedTuple):
+    """One of the 192 operators of a cell.
+
+    Attributes:
+        kind: of `OperatorSpec`.
+        groups: of a convolution.
+        filters: channels that it writes.
+        kernel: side of its kernels.
+        residual: whether the first block's map is added to the last's; of a single block, meaningless.
+        repeats: blocks.
+    """
+
+    kind: str
+    groups: int
+    filters: int
+    kernel: int
+    residual: bool
+    repeats: int
+
+    @classmethod
+    def parse(cls, name: str) -> Cell:
+        """The cell of a name as in the paper.
+
+        Raises:
+            ValueError: if it is none.
+
+        Example:
+            >>> Cell.parse("groupConG4_f16_k3_b4_noskip")
+            Cell(kind='conv_cell', groups=4, filters=16, kernel=3, residual=False, repeats=4)
+        """
+        match = re.fullmatch(r"(\w+?)_f(\d+)_k(\d+)_b(\d+)_(is|no)skip", name)
+        if match is None or match[1] not in _PAPER:
+            raise ValueError(f"{name!r} is no cell of FALSR, such as conv_f64_k3_b4_isskip")
+        return cls(*_PAPER[match[1]], int(match[2]), int(match[3]), match[5] == "is", int(match[4]))
+
+    @property
+    def canonical(self) -> Cell:
+        """The one of those that are the same network."""
+        return self._replace(residual=self.residual and self.repeats > 1)
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether what it writes may be negative."""
+        return self.kind == "inverted_bottleneck"
+
+    def spec(self, in_channels: int, signed_input: bool) -> OperatorSpec:
+        """The operator that reads so many channels, which may be negative."""
+        cell = self.canonical
+        return OperatorSpec(
+            kind=cell.kind,
+            in_channels=in_channels,
+            out_channels=cell.filters,
+            kernel=cell.kernel,
+            groups=cell.groups,
+            hidden=EXPANSION * cell.filters if cell.is_signed else None,
+            repeats=cell.repeats,
+            residual=cell.residual,
+            activation="none" if signed_input else "rectified",
+            bias=True,
+        )
+
+
+CELLS = tuple(
+    Cell(kind, groups, filters, kernel, residual, repeats)
+    for (kind, groups), filters, kernel, residual, repeats in product(
+        _PAPER.values(),
+        (16, 32, 48, 64),
+        (1, 3),
+        (False, True),
+        (1, 2, 4),
+    )
+)
+"""The 192 operators; 160 are distinct, since a residual of one block does nothing."""
+
+
+def assemble(
+    name: str,
+    cells: Sequence[Cell],
+    macro: Sequence[Sequence[int]],
+    scale: int = 2,
+    colour: Literal["luma", "rgb"] = "luma",
+    bicubic: bool = False,
+) -> Architecture:
+    """The network of these cells and connections; arguments as of `FALSRWiring`.
+
+    Raises:
+        ValidationError: if they are not those of a network.
+    """
+    filters = [cell.filters for cell in cells]
+    wiring = FALSRWiring.model_validate(
+        {"scale": scale, "filters": filters, "macro": macro, "colour": colour, "bicubic": bicubic}
+    )
+    signed = (False, *(cell.is_signed for cell in cells))
+    reads_signed = {
+        name: any(signed[i] for i in sources)
+        for name, sources in zip((*(f"cells.{i}" for i in range(len(cells))), "fuse"), wiring.inputs, strict=True)
+    }
+
+    operators = {}
+    for slot in wiring.slots:
+        if slot.name.startswith("cells."):
+            cell = cells[int(slot.name.removeprefix("cells."))]
+            operators[slot.name] = cell.spec(slot.in_channels, reads_signed[slot.name])
+            continue
+        operators[slot.name] = OperatorSpec(
+            kind="conv",
+            in_channels=slot.in_channels,
+            out_channels=slot.out_channels,
+            activation="none" if reads_signed.get(slot.name) or (slot.name == "yout" and scale != 2) else "rectified",
+            bias=True,
+        )
+    return Architecture(name=name, wiring=wiring, operators=operators)
+
+
+PUBLISHED = {
+    "falsr-a": (
+        "conv_f64_k3_b4_isskip conv_f48_k1_b1_isskip conv_f64_k3_b4_isskip conv_f64_k3_b4_isskip "
+        "conv_f64_k3_b4_isskip conv_f64_k1_b4_noskip conv_f64_k3_b4_isskip",
+        "0001011 000001 11011 0001 001 11 1",
+    ),
+    "falsr-b": (
+        "invertBotConE2_f16_k3_b1_isskip invertBotConE2_f48_k1_b2_isskip conv_f16_k1_b2_isskip "
+        "invertBotConE2_f32_k3_b4_noskip conv_f64_k3_b2_noskip groupConG4_f16_k3_b4_noskip conv_f16_k3_b1_isskip",
+        "1100010 100011 01110 1000 101 00 1",
+    ),
+    "falsr-c": (
+        "groupConG2_f32_k1_b1_noskip conv_f64_k1_b4_noskip invertBotConE2_f48_k3_b4_noskip "
+        "groupConG2_f32_k1_b1_noskip groupConG4_f32_k1_b1_isskip conv_f48_k1_b4_noskip conv_f16_k3_b1_isskip",
+        "1001101 010010 00001 0000 000 00 1",
+    ),
+}
+"""Cells and connections as released: those of B and C differ from what the paper prints in parameters and mult-adds."""
+
+
+def _published(name: str, colour: Literal["luma", "rgb"]) -> Callable[[int | None, bool], Architecture]:
+    cells, macro = ([*text.split()] for text in PUBLISHED[name])
+
+    def build(scale: int | None, bicubic: bool) -> Architecture:
+        full = name if colour == "luma" else f"{name}-{colour}"
+        return assemble(
+            full, [Cell.parse(cell) for cell in cells], [[*map(int, row)] for row in macro], scale or 2, colour, bicubic
+        )
+
+    return build
+
+
+for _name in PUBLISHED:
+    NAMED.register(_name)(_published(_name, "luma"))
+    NAMED.register(f"{_name}-rgb")(_published(_name, "rgb"))
