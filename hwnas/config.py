@@ -32,7 +32,7 @@ class RunConfig(BaseModel):
         input_size: low-resolution HxW of budgets that do not state one; None for each metric's own.
         data: ``bundled``, ``div2k`` or a folder.
         seed: of everything random.
-        space_name: the search space.
+        space_name: the search space; the algorithm's own unless told.
         space: its options.
         search: settings of the algorithm.
         train: settings of the final training.
@@ -46,10 +46,15 @@ class RunConfig(BaseModel):
     input_size: str | None = None
     data: str = "bundled"
     seed: int = Field(default=0, ge=0)
-    space_name: str = "quantnas"
+    space_name: str = Field(default=None, validate_default=True)  # type: ignore[assignment]  # the validator's to fill
     space: SpaceOptions = SpaceOptions()
     search: SerializeAsAny[BaseModel]
     train: TrainSettings = TrainSettings()
+
+    @field_validator("space_name", mode="before")
+    @classmethod
+    def _space_of_the_algorithm(cls, value: Any, info: ValidationInfo) -> Any:
+        return SEARCHES[info.data.get("algorithm", DEFAULT_ALGORITHM)].default_space if value is None else value
 
     @field_validator("search", mode="before")
     @classmethod

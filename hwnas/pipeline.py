@@ -50,11 +50,8 @@ def check(config: RunConfig) -> None:
     Raises:
         UsageError: for an unknown space, algorithm or target, or a budget that cannot be met.
     """
-    from hwnas.searches.feasibility import require_feasible
-
     load_target(config.target)
-    reach_devices(config)
-    require_feasible(space_of(config), budgets_of(config))
+    SEARCHES[config.algorithm].check(space_of(config), budgets_of(config), config.search)
 
 
 def reach_devices(config: RunConfig) -> None:
@@ -63,8 +60,7 @@ def reach_devices(config: RunConfig) -> None:
     Raises:
         HwnasError: if they cannot.
     """
-    for budget in budgets_of(config):
-        budget.model.require(space_of(config), budget.input_size)
+    SEARCHES[config.algorithm].reach_devices(space_of(config), budgets_of(config), config.search)
 
 
 def load_data(config: RunConfig, scale: int, progress: Progress) -> TrainingData:
@@ -242,7 +238,7 @@ def run_all(config: RunConfig, run: RunDirectory, progress: Progress) -> tuple[E
     from hwnas.exporters.verify import held_out_pairs
     from hwnas.reports.summary import summarise_run
 
-    data = load_data(config, config.space.scale, progress)
+    data = load_data(config, space_of(config).scale, progress)
     architecture = search(config, run, data, progress)
     train(config, run, data, progress)
     report = export(config, run, data, ExportRequest(run.onnx, format="onnx"), progress)

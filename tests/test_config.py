@@ -10,7 +10,9 @@ from pydantic import BaseModel, ConfigDict
 
 from hwnas.config import RunConfig, load_config, load_preset, make_config, merge, parse_assignment, read_settings
 from hwnas.errors import HwnasError, UsageError
+from hwnas.pipeline import space_of
 from hwnas.searches import SEARCHES, Search, SearchResult, SearchTask
+from hwnas.spaces.space import layerwise
 
 
 def test_later_settings_win_over_earlier_ones_and_leave_the_rest() -> None:
@@ -158,9 +160,10 @@ def test_a_preset_is_valid_and_survives_being_saved(name: str, tmp_path: Path) -
 def test_the_paper_preset_is_the_papers() -> None:
     config = make_config([load_preset("paper")])
     search = config.search.model_dump()
-    assert (search["epochs"], search["batch"], search["crop"] * config.space.scale) == (20, 16, 180)
+    assert (search["epochs"], search["batch"], search["crop"] * 4) == (20, 16, 180)
     assert (search["alpha_learning_rate"], search["gradient_clip"], search["optimizer"]) == (3e-4, 5, "sgd")
-    assert (config.space.cells, config.space.channels, config.space.bicubic) == (3, 36, False)
+    wiring = layerwise(space_of(config), "this test").wiring.model_dump()
+    assert (wiring["cells"], wiring["channels"], wiring["bicubic"], wiring["scale"]) == (3, 36, False, 4)
     assert (config.train.epochs, config.data) == (30, "div2k")
 
 

@@ -14,7 +14,7 @@ from hwnas.errors import UsageError
 from hwnas.operators import OperatorSpec
 from hwnas.searches.derivation import CostLimit, derive, derive_front
 from hwnas.searches.feasibility import cost_range, require_feasible
-from hwnas.spaces import SPACES, SearchSpace, SpaceOptions
+from hwnas.spaces import SPACES, LayerwiseSpace, SpaceOptions
 
 Problem = dict[str, list[float]]
 
@@ -264,7 +264,7 @@ def test_budgets_that_exclude_each_other_are_named_together() -> None:
     choices = {layer: (c[0].with_bits(8), c[1].with_bits(2)) for layer, c in plain.choices.items()}
     skip = OperatorSpec(kind="conv", in_channels=12, out_channels=12, kernel=1)
     choices["skip"] = (skip.with_bits(8), skip.model_copy(update={"kernel": 3}).with_bits(2))
-    space = SearchSpace(name="opposed", wiring=plain.wiring, choices=choices)
+    space = LayerwiseSpace(name="opposed", wiring=plain.wiring, choices=choices)
     budgets = [Budget(m, cost_range(space, Budget(m, 1, (32, 32))).minimum, (32, 32)) for m in ("bitops", "params")]
     for budget in budgets:
         require_feasible(space, [budget])

@@ -11,12 +11,12 @@ from hwnas.errors import UsageError
 from hwnas.networks.quantnas import Cell
 from hwnas.operators import OperatorSpec
 from hwnas.operators.layers import FloatLayers
-from hwnas.spaces import SPACES, SearchSpace, SpaceOptions, named_architecture
+from hwnas.spaces import SPACES, LayerwiseSpace, SpaceOptions, named_architecture
 
 LAYERS = ["head.0", "head.1", "body.0", "body.1", "skip", "upsample", "tail.0", "tail.1"]
 
 
-def space(name: str = "quantnas", **options: object) -> SearchSpace:
+def space(name: str = "quantnas", **options: object) -> LayerwiseSpace:
     return SPACES[name](SpaceOptions.model_validate(options))
 
 
@@ -130,7 +130,9 @@ def test_an_impossible_space_is_a_wrong_request_that_names_the_option(name: str,
 
 
 def test_an_unknown_space_is_answered_with_the_known() -> None:
-    with pytest.raises(UsageError, match="no space is called 'darts'; there are: quantnas, quantnas-float"):
+    with pytest.raises(
+        UsageError, match="no space is called 'darts'; there are: falsr, falsr-rgb, quantnas, quantnas-float"
+    ):
         SPACES["darts"]
 
 

@@ -40,7 +40,7 @@ def search(
     with directory.discarded_if_unused(), progress() as tell:
         if not directory.architecture.exists():
             describe_space(settings, tell)
-        photographs = pipeline.load_data(settings, settings.space.scale, tell)
+        photographs = pipeline.load_data(settings, pipeline.space_of(settings).scale, tell)
         pipeline.search(settings, directory, photographs, tell)
     rows = read_front(directory)
     found = next(row for row in rows if row["chosen"] == "1")
@@ -95,7 +95,7 @@ def describe_space(settings: RunConfig, tell: Progress) -> None:
     from hwnas import pipeline
     from hwnas.devices.target import load_target
     from hwnas.latency.cost import CHANGED
-    from hwnas.searches.feasibility import cost_range
+    from hwnas.searches import SEARCHES
 
     space = pipeline.space_of(settings)
     tell.say(f"space {space.name}: {space.size:,} architectures")
@@ -103,7 +103,7 @@ def describe_space(settings: RunConfig, tell: Progress) -> None:
     if not budgets:
         tell.say("  no --budget: nothing bounds the cost")
     for bound in budgets:
-        reach = cost_range(space, bound)
+        reach = SEARCHES[settings.algorithm].cost_range(space, bound)
         minimum = bound.format(reach.minimum, ROUND_CEILING)
         now = bound.model.prediction(space.first, bound.input_size)
         how, certain = ("", "") if now is None else ("predicted ", f" ({now})")
@@ -117,8 +117,7 @@ def describe_space(settings: RunConfig, tell: Progress) -> None:
                 "changes, or something else is running there; what is predicted is of now"
             )
     target = load_target(settings.target)
-    widths = {spec.weight_bits for candidates in space.choices.values() for spec in candidates}
-    if narrow := sorted(widths - set(target.compute_bits)):
+    if narrow := sorted(set(space.bits) - set(target.compute_bits)):
         computed = ", ".join(map(str, target.compute_bits))
         tell.say(
             f"  target {target.name} computes convolutions in {computed} bits: layers of "

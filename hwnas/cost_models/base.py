@@ -15,7 +15,7 @@ from hwnas.registry import Registry
 from hwnas.sizes import Size, format_size
 
 if TYPE_CHECKING:
-    from hwnas.spaces.space import SearchSpace
+    from hwnas.spaces.space import LayerwiseSpace, SearchSpace
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ class CostModel(ABC):
             layers.append(rest)
         return Cost(self.name, sum(layer.value for layer in layers), self.unit, size, tuple(layers))
 
-    def table(self, space: SearchSpace, input_size: Size) -> Mapping[str, list[float]]:
+    def table(self, space: LayerwiseSpace, input_size: Size) -> Mapping[str, list[float]]:
         """Cost of every candidate of every layer, copies included: ``[layer][candidate]``.
 
         Raises:
@@ -141,7 +141,7 @@ class CostModel(ABC):
             for slot in space.wiring.slots
         }
 
-    def require(self, space: SearchSpace, input_size: Size) -> None:
+    def require(self, space: LayerwiseSpace, input_size: Size) -> None:
         """Find out, before anything takes long, whether all that a search needs is there.
 
         Raises:

@@ -19,6 +19,10 @@ LARGEST_OPERATOR = 50_000_000
 """Parameters up to which an operator is traced: it is built for that, and a file may state any size."""
 
 
+_TRACED = (4, 8)
+"""Sides of the maps that operators are traced at."""
+
+
 def traced_macs(network: nn.Module, channels: int, size: Size) -> int:
     """Multiply-accumulates of the convolutions of a float network, counted by fvcore.
 
@@ -43,9 +47,9 @@ def _macs_per_pixel_and_constant(twin: OperatorSpec) -> tuple[int, int]:
     if (parameters := _operator_parameters(twin)) > LARGEST_OPERATOR:
         raise HwnasError(f"operator {twin.label} has {parameters:,} parameters, too many to be traced")
     network = build_operator(twin, FloatLayers())
-    small, large = (traced_macs(network, twin.in_channels, (side, side)) for side in (8, 16))
-    per_pixel = (large - small) // (16**2 - 8**2)
-    return per_pixel, small - per_pixel * 8**2
+    small, large = (traced_macs(network, twin.in_channels, (side, side)) for side in _TRACED)
+    per_pixel = (large - small) // (_TRACED[1] ** 2 - _TRACED[0] ** 2)
+    return per_pixel, small - per_pixel * _TRACED[0] ** 2
 
 
 @cache

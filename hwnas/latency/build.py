@@ -25,7 +25,7 @@ from hwnas.latency.design import (
 from hwnas.latency.table import MOST, LatencyTable, MeasuredNetwork, Purpose, Survey, find_tables
 from hwnas.progress import Progress, Silent, Task
 from hwnas.sizes import Size
-from hwnas.spaces.space import SearchSpace
+from hwnas.spaces.space import LayerwiseSpace
 
 ROUNDS = 15
 """Turns of each network."""
@@ -184,7 +184,7 @@ def estimated_seconds(survey: Survey, lacking: Sequence[Choice], before: float, 
 
 
 def open_survey(
-    device: Device, space: SearchSpace, size: Size, fingerprint: Fingerprint
+    device: Device, space: LayerwiseSpace, size: Size, fingerprint: Fingerprint
 ) -> tuple[LatencyTable, Survey]:
     """The device's table, and its survey of a space at a size; each begun if it is not there."""
     target = device.target
@@ -196,7 +196,7 @@ def open_survey(
 
 def build_table(
     device: Device,
-    space: SearchSpace,
+    space: LayerwiseSpace,
     size: Size,
     progress: Progress,
     calibration: int = CALIBRATION,

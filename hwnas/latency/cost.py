@@ -30,7 +30,7 @@ from hwnas.latency.table import LatencyTable, MeasuredNetwork, Survey, find_tabl
 from hwnas.operators import OperatorSpec
 from hwnas.progress import Progress, Silent
 from hwnas.sizes import Size, format_size
-from hwnas.spaces.space import SearchSpace
+from hwnas.spaces.space import LayerwiseSpace
 
 CHANGED = 0.1
 """Share by which a device that is faster or slower than it was is worth a line."""
@@ -75,7 +75,7 @@ class LatencyCost(TargetCostModel):
         super().__init__(target)
         self._fitted: list[_Fitted] | None = None
         self._fingerprint = fingerprint
-        self._in_use: tuple[SearchSpace, Size] | None = None
+        self._in_use: tuple[LayerwiseSpace, Size] | None = None
 
     @property
     def how_measured(self) -> Method:
@@ -99,7 +99,7 @@ class LatencyCost(TargetCostModel):
     def _speed_of(self, survey: Survey) -> float:
         return self.yardstick / survey.ms if self._is_in_use(survey) else 1.0
 
-    def require(self, space: SearchSpace, size: Size) -> None:
+    def require(self, space: LayerwiseSpace, size: Size) -> None:
         """Find out, before anything takes long, whether the device is there and a table is of what it is now.
 
         Its reference is measured: predictions are of the speed that the device has now.
@@ -156,7 +156,7 @@ class LatencyCost(TargetCostModel):
         self.yardstick = statistics.median(session.reference_ms for session in sessions)
         self._fitted = None
 
-    def fitted(self, space: SearchSpace, size: Size) -> _Fitted:
+    def fitted(self, space: LayerwiseSpace, size: Size) -> _Fitted:
         """The survey of a space.
 
         Raises:
@@ -168,7 +168,7 @@ class LatencyCost(TargetCostModel):
             f"build it by: {build_command(self.target.name, space, size)}"
         )
 
-    def _of_others(self, space: SearchSpace, size: Size) -> str:
+    def _of_others(self, space: LayerwiseSpace, size: Size) -> str:
         """What is different of another device, or of this one as it was, whose table has the space."""
         if self._fingerprint is None:
             return ""
@@ -222,10 +222,10 @@ class LatencyCost(TargetCostModel):
     def wiring_cost(self, architecture: Architecture, size: Size) -> LayerCost | None:
         return self.architecture_cost(architecture, size).layers[-1]
 
-    def space_constant(self, space: SearchSpace, input_size: Size) -> float:
+    def space_constant(self, space: LayerwiseSpace, input_size: Size) -> float:
         return self.fitted(space, input_size).model.constant
 
-    def table(self, space: SearchSpace, input_size: Size) -> Mapping[str, list[float]]:
+    def table(self, space: LayerwiseSpace, input_size: Size) -> Mapping[str, list[float]]:
         model = self.fitted(space, input_size).model
         return {
             slot.name: [slot.count * model.operators[spec, slot.resolution] for spec in space.choices[slot.name]]
@@ -233,7 +233,7 @@ class LatencyCost(TargetCostModel):
         }
 
 
-def build_command(target: str, space: SearchSpace, size: Size) -> str:
+def build_command(target: str, space: LayerwiseSpace, size: Size) -> str:
     """The command that builds the table of a published space, or of the space as a user has set it."""
     wiring = space.wiring.model_dump()
     bits = sorted({spec.weight_bits for candidates in space.choices.values() for spec in candidates})

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from hwnas.cost_models.counting import BitOpsCost
 from hwnas.devices.target import Target
 from hwnas.operators import OperatorSpec
-from hwnas.spaces.space import SearchSpace
+from hwnas.spaces.space import LayerwiseSpace
 
 Choice = tuple[int, ...]
 """The candidate of each layer, in the order of the space's layers."""
@@ -20,7 +20,7 @@ of the predictions were within 2.5 %; with none, within 4 % (docs/results.md).""
 _SIZE = (32, 32)
 
 
-def reference_choice(space: SearchSpace, target: Target) -> Choice:
+def reference_choice(space: LayerwiseSpace, target: Target) -> Choice:
     """The network that all others are compared with: in each layer the operator of the fewest effective BitOps."""
     bitops = BitOpsCost()
 
@@ -31,7 +31,7 @@ def reference_choice(space: SearchSpace, target: Target) -> Choice:
     return tuple(min(range(len(c)), key=lambda i: cost(c[i])) for c in space.choices.values())
 
 
-def operator_choices(space: SearchSpace, reference: Choice) -> list[Choice]:
+def operator_choices(space: LayerwiseSpace, reference: Choice) -> list[Choice]:
     """One network for each distinct operator at each size of its maps, which stands in for the reference's there.
 
     Where several layers may have it, it stands in the one that is repeated most often, since it weighs most there.
@@ -46,7 +46,7 @@ def operator_choices(space: SearchSpace, reference: Choice) -> list[Choice]:
     return [_replaced(reference, layer, candidate) for _, layer, candidate in found.values()]
 
 
-def calibration_choices(space: SearchSpace, count: int, seed: int = 0) -> list[Choice]:
+def calibration_choices(space: LayerwiseSpace, count: int, seed: int = 0) -> list[Choice]:
     """Networks at random in which all candidates of a layer are equally frequent."""
     rng = random.Random(seed)
     columns = []
@@ -57,7 +57,7 @@ def calibration_choices(space: SearchSpace, count: int, seed: int = 0) -> list[C
     return list(zip(*columns, strict=True))
 
 
-def held_out_choices(space: SearchSpace, count: int, measured: Iterable[Choice], seed: int) -> list[Choice]:
+def held_out_choices(space: LayerwiseSpace, count: int, measured: Iterable[Choice], seed: int) -> list[Choice]:
     """Networks at random, none of which is among the ``measured``; fewer, if the space has not so many."""
     rng, taken = random.Random(seed), set(measured)
     found: list[Choice] = []

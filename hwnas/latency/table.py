@@ -22,7 +22,7 @@ from hwnas.exporters.untrained import GRAPHS
 from hwnas.files import write_text
 from hwnas.latency.design import Choice, operator_choices
 from hwnas.sizes import Size, format_size
-from hwnas.spaces.space import SearchSpace
+from hwnas.spaces.space import LayerwiseSpace
 from hwnas.user_files import user_folder
 
 _IDENTITY = {"target", "artifact", "profile", "accelerator", "graphs"}
@@ -68,7 +68,7 @@ class Survey(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     size: Size
-    space: SearchSpace
+    space: LayerwiseSpace
     reference: Choice
     reference_ms: tuple[Milliseconds, ...] = ()
     networks: tuple[MeasuredNetwork, ...] = ()
@@ -91,7 +91,7 @@ class Survey(BaseModel):
         """Time of the reference: the median of all sessions."""
         return statistics.median(self.reference_ms)
 
-    def covers(self, space: SearchSpace, size: Size) -> bool:
+    def covers(self, space: LayerwiseSpace, size: Size) -> bool:
         """Whether it was made for this space at this size."""
         return self.size == size and self.space.wiring == space.wiring and self.space.choices == space.choices
 
@@ -184,7 +184,7 @@ class LatencyTable(BaseModel):
         ours, theirs = ({**t.fingerprint.model_dump(), **t.model_dump(include=_IDENTITY)} for t in (self, other))
         return "; ".join(f"{name} {value}, now {theirs[name]}" for name, value in ours.items() if value != theirs[name])
 
-    def survey(self, space: SearchSpace, size: Size) -> Survey | None:
+    def survey(self, space: LayerwiseSpace, size: Size) -> Survey | None:
         """The survey of a space at a size."""
         return next((survey for survey in self.surveys if survey.covers(space, size)), None)
 

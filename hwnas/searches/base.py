@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel
 
@@ -15,11 +15,15 @@ from hwnas.data.sources import TrainingData
 from hwnas.progress import Progress
 from hwnas.registry import Registry
 from hwnas.run_directory import RunDirectory
-from hwnas.spaces.space import SearchSpace
+from hwnas.searches import feasibility
+from hwnas.searches.feasibility import CostRange
+from hwnas.spaces.space import SearchSpace, layerwise
+
+Space = TypeVar("Space", bound=SearchSpace)
 
 
 @dataclass(frozen=True)
-class SearchTask:
+class SearchTask(Generic[Space]):
     """What a search is asked for.
 
     Attributes:
@@ -33,7 +37,7 @@ class SearchTask:
         progress: whom to tell.
     """
 
-    space: SearchSpace
+    space: Space
     budgets: tuple[Budget, ...]
     data: TrainingData
     settings: BaseModel
@@ -76,9 +80,37 @@ class SearchResult:
 
 
 class Search(ABC):
-    """A search algorithm; registered under its name, with its settings as a pydantic model."""
+    """A search algorithm; registered under its name, with its settings as a pydantic model.
+
+    ``default_space`` names the space it searches unless told. What a space can cost is known of those whose layers are
+    chosen one by one; a search of others says it of them, by `cost_range` and `require_feasible`.
+    """
 
     Settings: ClassVar[type[BaseModel]]
+    default_space: ClassVar[str] = "quantnas"
+
+    def check(self, space: SearchSpace, budgets: Sequence[Budget], settings: BaseModel) -> None:
+        """Find out, before anything is loaded or written, whether devices can be reached and budgets be met.
+
+        Raises:
+            UsageError: if a budget cannot be met, with the least that can, or the space is not one for this search.
+            HwnasError: if a device that is to be asked cannot be reached.
+        """
+        self.reach_devices(space, budgets, settings)
+        feasibility.require_feasible(layerwise(space, "this search"), budgets)
+
+    def reach_devices(self, space: SearchSpace, budgets: Sequence[Budget], settings: BaseModel) -> None:
+        """Find out whether costs can be told, and at which speed, where that is for a device to say.
+
+        Raises:
+            HwnasError: if they cannot.
+        """
+        for budget in budgets:
+            budget.model.require(layerwise(space, "this search"), budget.input_size)
+
+    def cost_range(self, space: SearchSpace, budget: Budget) -> CostRange:
+        """What networks of the space cost, in the metric of the budget."""
+        return feasibility.cost_range(layerwise(space, "this search"), budget)
 
     @abstractmethod
     def run(self, task: SearchTask) -> SearchResult:

@@ -9,7 +9,7 @@ from decimal import ROUND_CEILING
 from hwnas.budget import Budget
 from hwnas.errors import UsageError
 from hwnas.searches.derivation import CostLimit, derive
-from hwnas.spaces.space import SearchSpace
+from hwnas.spaces.space import LayerwiseSpace
 
 UNKNOWN = 0.1
 """Share by which predictions are taken to be off that do not say."""
@@ -24,7 +24,7 @@ class CostRange:
     maximum: float
 
 
-def cost_range(space: SearchSpace, budget: Budget) -> CostRange:
+def cost_range(space: LayerwiseSpace, budget: Budget) -> CostRange:
     """The range of the budget's metric over ``space`` at the budget's input size."""
     table = budget.model.table(space, budget.input_size)
     constant = budget.model.space_constant(space, budget.input_size)
@@ -36,7 +36,7 @@ def cost_range(space: SearchSpace, budget: Budget) -> CostRange:
     )
 
 
-def require_feasible(space: SearchSpace, budgets: Sequence[Budget]) -> None:
+def require_feasible(space: LayerwiseSpace, budgets: Sequence[Budget]) -> None:
     """Refuse budgets that no architecture of the space meets.
 
     Raises:

@@ -1,16 +1,21 @@
-"""The cells of FALSR (section III-A), and its published networks."""
+"""The search space of FALSR (section III): cells and the connections between them; and its published networks."""
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Literal, NamedTuple
 
+from pydantic import Field, ValidationError
+
 from hwnas.architecture import Architecture
+from hwnas.errors import UsageError, first_problem
 from hwnas.networks.falsr import FALSRWiring
-from hwnas.operators import OperatorSpec
+from hwnas.operators import FLOAT_BITS, OperatorSpec
 from hwnas.spaces.named import NAMED
+from hwnas.spaces.space import SPACES, SearchSpace, SpaceOptions
 
 EXPANSION = 2
 
@@ -97,6 +102,31 @@ CELLS = tuple(
 )
 """The 192 operators; 160 are distinct, since a residual of one block does nothing."""
 
+CANONICAL = tuple(CELLS.index(cell.canonical) for cell in CELLS)
+"""For each cell, the index of the one that it is the same as."""
+
+
+class Genotype(NamedTuple):
+    """A network of the space as genes: the chromosome of section IV-A.
+
+    Attributes:
+        cells: index in `CELLS` of each.
+        macro: connections, as of `hwnas.networks.falsr.FALSRWiring`.
+    """
+
+    cells: tuple[int, ...]
+    macro: tuple[tuple[int, ...], ...]
+
+    @property
+    def canonical(self) -> Genotype:
+        """The one of those that are the same network."""
+        return self._replace(cells=tuple(CANONICAL[cell] for cell in self.cells))
+
+
+def unconnected(n: int) -> tuple[tuple[int, ...], ...]:
+    """The connections of ``n`` cells that each read the one before alone."""
+    return tuple((0,) * (n - i) for i in range(n))
+
 
 def assemble(
     name: str,
@@ -135,6 +165,89 @@ def assemble(
             bias=True,
         )
     return Architecture(name=name, wiring=wiring, operators=operators)
+
+
+class FALSRSpace(SearchSpace):
+    """``n`` cells, each one of 160, and ``n (n + 1) / 2`` connections.
+
+    Attributes:
+        cells: their number n.
+        enlargement: the scale.
+        colour: ``luma`` alone, as published, or ``rgb``.
+        bicubic: the bicubic enlargement is added to the output.
+        width: bits of all layers.
+    """
+
+    cells: int = Field(default=7, gt=0, le=32)
+    enlargement: Literal[2, 3, 4] = 2
+    colour: Literal["luma", "rgb"] = "luma"
+    bicubic: bool = False
+    width: int = FLOAT_BITS
+
+    @property
+    def scale(self) -> int:
+        return self.enlargement
+
+    @property
+    def size(self) -> int:
+        networks: int = len(set(CANONICAL)) ** self.cells * 2 ** (self.cells * (self.cells + 1) // 2)
+        return networks
+
+    @property
+    def bits(self) -> tuple[int, ...]:
+        return (self.width,)
+
+    @property
+    def first(self) -> Architecture:
+        return self.architecture(Genotype((0,) * self.cells, unconnected(self.cells)))
+
+    def architecture(self, genotype: Genotype, name: str | None = None) -> Architecture:
+        """The network of these genes."""
+        cells = [CELLS[i] for i in genotype.cells]
+        made = assemble(name or self.name, cells, genotype.macro, self.enlargement, self.colour, self.bicubic)
+        if self.width == FLOAT_BITS:
+            return made
+        return made.with_bits(self.width).model_copy(update={"name": made.name})
+
+    def sample_genotype(self, rng: random.Random) -> Genotype:
+        """Uniformly random genes."""
+        cells = tuple(rng.randrange(len(CELLS)) for _ in range(self.cells))
+        macro = tuple(tuple(rng.randrange(2) for _ in row) for row in unconnected(self.cells))
+        return Genotype(cells, macro).canonical
+
+    def sample(self, rng: random.Random) -> Architecture:
+        return self.architecture(self.sample_genotype(rng))
+
+
+def _space(name: str, colour: str, options: SpaceOptions) -> SearchSpace:
+    for option in ("channels", "adadm"):
+        if getattr(options, option) is not None:
+            raise UsageError(f"space {name} has no {option} to set; leave it out")
+    if options.bits is not None and len(options.bits) != 1:
+        raise UsageError(f"space {name} has one bit width for all layers; give --bits one: --bits 8")
+    (width,) = options.bits or (FLOAT_BITS,)
+    given = {"cells": options.cells, "enlargement": options.scale}
+    fields = {field: value for field, value in given.items() if value is not None}
+    try:
+        space = FALSRSpace.model_validate(
+            {"name": name, "colour": colour, "bicubic": options.bicubic, "width": width} | fields
+        )
+        space.first.with_bits(width)  # which refuses what is no width
+    except ValidationError as error:
+        raise UsageError(f"space {name}: {first_problem(error)}") from error
+    return space
+
+
+@SPACES.register("falsr")
+def falsr_space(options: SpaceOptions) -> SearchSpace:
+    """Networks of luma, as published: 7 cells, x2."""
+    return _space("falsr", "luma", options)
+
+
+@SPACES.register("falsr-rgb")
+def falsr_rgb_space(options: SpaceOptions) -> SearchSpace:
+    """The same of all three colours."""
+    return _space("falsr-rgb", "rgb", options)
 
 
 PUBLISHED = {

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from hwnas.errors import UsageError, first_problem
 from hwnas.networks.quantnas import QuantNASWiring
 from hwnas.operators import FLOAT_BITS, OperatorSpec
-from hwnas.spaces.space import SPACES, SearchSpace, SpaceOptions
+from hwnas.spaces.space import SPACES, LayerwiseSpace, SpaceOptions
 
 Candidate = Callable[[int, int, int], OperatorSpec]
 """(in_channels, out_channels, width of the network) to spec."""
@@ -74,38 +74,32 @@ def _space(
     bits: Iterable[int],
     adadm: bool,
     options: SpaceOptions,
-) -> SearchSpace:
+) -> LayerwiseSpace:
     bits = tuple(sorted(set(options.bits or bits)))
+    set_by_user = {"scale": options.scale, "channels": options.channels, "cells": options.cells, "adadm": options.adadm}
+    fields = {"adadm": adadm} | {name: value for name, value in set_by_user.items() if value is not None}
     try:
-        wiring = QuantNASWiring.model_validate(
-            {
-                "scale": options.scale,
-                "channels": options.channels,
-                "cells": options.cells,
-                "adadm": adadm if options.adadm is None else options.adadm,
-                "bicubic": options.bicubic,
-            }
-        )
+        wiring = QuantNASWiring.model_validate(fields | {"bicubic": options.bicubic})
         choices = {
             slot.name: tuple(
-                candidate(slot.in_channels, slot.out_channels, options.channels).with_bits(b)
+                candidate(slot.in_channels, slot.out_channels, wiring.channels).with_bits(b)
                 for candidate in operators[slot.name.split(".")[0]]
                 for b in bits
             )
             for slot in wiring.slots
         }
-        return SearchSpace(name=name, wiring=wiring, choices=choices)
+        return LayerwiseSpace(name=name, wiring=wiring, choices=choices)
     except ValidationError as error:
         raise UsageError(f"space {name}: {first_problem(error)}") from error
 
 
 @SPACES.register("quantnas")
-def quantnas_space(options: SpaceOptions) -> SearchSpace:
+def quantnas_space(options: SpaceOptions) -> LayerwiseSpace:
     """Appendix D.2 x bit widths ({4, 8} unless told), with AdaDM."""
     return _space("quantnas", D2, (4, 8), True, options)
 
 
 @SPACES.register("quantnas-float")
-def quantnas_float_space(options: SpaceOptions) -> SearchSpace:
+def quantnas_float_space(options: SpaceOptions) -> LayerwiseSpace:
     """Appendix D.1, not quantised unless told, without AdaDM."""
     return _space("quantnas-float", D1, (FLOAT_BITS,), False, options)

@@ -1,37 +1,71 @@
-"""A search space as data: a wiring, and for each of its slots the operators that may stand there."""
+"""Search spaces as data."""
 
 from __future__ import annotations
 
 import math
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, model_validator
 
 from hwnas.architecture import Architecture
+from hwnas.errors import UsageError
 from hwnas.networks import Wiring, parse_wiring
 from hwnas.operators import OperatorSpec
 from hwnas.registry import Registry
 
 
-class SearchSpace(BaseModel):
+class SearchSpace(BaseModel, ABC):
     """What may be chosen.
 
     Attributes:
         name: for people.
-        wiring: how the chosen operators are connected.
-        choices: slot name to its candidates (operators x bits), in the order of the wiring's slots.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
+
+    @property
+    @abstractmethod
+    def scale(self) -> int:
+        """Enlargement of all its networks."""
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """Number of architectures."""
+
+    @property
+    @abstractmethod
+    def bits(self) -> tuple[int, ...]:
+        """Widths that layers may have, in ascending order."""
+
+    @property
+    @abstractmethod
+    def first(self) -> Architecture:
+        """One architecture, always the same."""
+
+    @abstractmethod
+    def sample(self, rng: random.Random) -> Architecture:
+        """A uniformly random architecture."""
+
+
+class LayerwiseSpace(SearchSpace):
+    """A fixed wiring, and for each of its slots the operators that may stand there, whatever stands in the others.
+
+    Attributes:
+        wiring: how the chosen operators are connected.
+        choices: slot name to its candidates (operators x bits), in the order of the wiring's slots.
+    """
+
     wiring: Annotated[SerializeAsAny[Wiring], BeforeValidator(parse_wiring)]
     choices: dict[str, tuple[OperatorSpec, ...]]
 
     @model_validator(mode="after")
-    def _check(self) -> SearchSpace:
+    def _check(self) -> LayerwiseSpace:
         if empty := [name for name, candidates in self.choices.items() if not candidates]:
             raise ValueError(f"choices.{empty[0]} has no candidates")
         # Slots and channels are the architecture's to check, and any candidate may be taken.
@@ -41,9 +75,16 @@ class SearchSpace(BaseModel):
         return self
 
     @property
+    def scale(self) -> int:
+        return self.wiring.scale
+
+    @property
     def size(self) -> int:
-        """Number of architectures."""
         return math.prod(len(candidates) for candidates in self.choices.values())
+
+    @property
+    def bits(self) -> tuple[int, ...]:
+        return tuple(sorted({spec.weight_bits for candidates in self.choices.values() for spec in candidates}))
 
     @property
     def first(self) -> Architecture:
@@ -56,27 +97,43 @@ class SearchSpace(BaseModel):
         return Architecture(name=name or self.name, wiring=self.wiring, operators=operators)
 
     def sample(self, rng: random.Random) -> Architecture:
-        """A uniformly random architecture."""
         return self.architecture({layer: rng.randrange(len(c)) for layer, c in self.choices.items()})
 
 
+def layerwise(space: SearchSpace, what: str) -> LayerwiseSpace:
+    """The space, if its layers are chosen one by one.
+
+    Args:
+        space: any.
+        what: who asks for that, for the message.
+
+    Raises:
+        UsageError: if they are not.
+    """
+    if not isinstance(space, LayerwiseSpace):
+        raise UsageError(
+            f"{what} is for spaces whose layers are chosen one by one, such as quantnas, which {space.name} is not"
+        )
+    return space
+
+
 class SpaceOptions(BaseModel):
-    """What a user may set about a published space.
+    """What a user may set about a published space; None for what is the space's own.
 
     Attributes:
         scale: enlargement.
-        cells: how often the cell is repeated.
-        channels: width of the network.
-        bits: widths to choose from, in 2..8 and 32; None for the space's own.
-        adadm: AdaDM residuals; None for the space's own.
+        cells: how many cells, or how often the cell is repeated.
+        channels: width of the network, where cells do not have their own.
+        bits: widths to choose from, in 2..8 and 32.
+        adadm: AdaDM residuals.
         bicubic: add the bicubic enlargement of the input to the output.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    scale: int = 4
-    cells: int = 3
-    channels: int = 36
+    scale: int | None = None
+    cells: int | None = None
+    channels: int | None = None
     bits: tuple[int, ...] | None = None
     adadm: bool | None = None
     bicubic: bool = False

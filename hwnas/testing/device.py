@@ -17,6 +17,7 @@ from hwnas.latency.design import reference_choice
 from hwnas.latency.table import Survey
 from hwnas.progress import Silent
 from hwnas.spaces import SPACES, SpaceOptions, named_architecture
+from hwnas.spaces.space import layerwise
 
 
 class DeviceContract:
@@ -66,7 +67,8 @@ class DeviceContract:
         assert 0.2 < ratio < 5, "the same file takes the same time"
 
     def test_how_long_a_table_takes_can_be_told(self, device: Device) -> None:
-        space = SPACES["quantnas"](SpaceOptions(cells=1, channels=6, scale=2, bits=(self.bits,)))
+        options = SpaceOptions(cells=1, channels=6, scale=2, bits=(self.bits,))
+        space = layerwise(SPACES["quantnas"](options), "a table")
         survey = Survey(size=(24, 32), space=space, reference=reference_choice(space, self.target))
         with device:
             assert estimate_minutes(survey, device) > 0

@@ -17,7 +17,7 @@ from hwnas.latency.cost import LatencyCost
 from hwnas.latency.table import LatencyTable
 from hwnas.progress import Silent
 from hwnas.spaces import SPACES, SpaceOptions
-from hwnas.spaces.space import SearchSpace
+from hwnas.spaces.space import LayerwiseSpace
 
 from .simulated import RUNTIME, SIZE, SimulatedDevice, simulated_target
 
@@ -44,13 +44,13 @@ def simulated(tmp_path: Path) -> Iterator[type[SimulatedDevice]]:
 
 
 @pytest.fixture(scope="session")
-def full_space() -> SearchSpace:
+def full_space() -> LayerwiseSpace:
     """Small networks of the published space, of two cells."""
     return SPACES["quantnas"](SpaceOptions(cells=2, channels=6, scale=2, bits=(4, 8)))
 
 
 @pytest.fixture(scope="session")
-def space() -> SearchSpace:
+def space() -> LayerwiseSpace:
     """One cell, of which three layers have a choice; in float, whose files are written three times as fast."""
     whole = SPACES["quantnas"](SpaceOptions(cells=1, channels=6, scale=2, bits=(32,)))
     kept = {"head.0": 2, "body.1": 4, "tail.1": 2}
@@ -59,7 +59,7 @@ def space() -> SearchSpace:
 
 
 @pytest.fixture(scope="session")
-def built(space: SearchSpace, tmp_path_factory: pytest.TempPathFactory) -> LatencyTable:
+def built(space: LayerwiseSpace, tmp_path_factory: pytest.TempPathFactory) -> LatencyTable:
     """The table of that space on the simulated device, once for all tests."""
     with _simulated(tmp_path_factory.mktemp("home")), open_device(load_target("abacus")) as device:
         return build_table(device, space, SIZE, Silent(), calibration=6, rounds=9)[0]

@@ -12,14 +12,14 @@ from hwnas.latency.cost import LatencyCost, build_command
 from hwnas.latency.table import LatencyTable, find_tables
 from hwnas.progress import Silent
 from hwnas.spaces import SPACES, SpaceOptions
-from hwnas.spaces.space import SearchSpace
+from hwnas.spaces.space import LayerwiseSpace
 
 from .simulated import SIZE, SimulatedDevice, keep
 
 Simulated = type[SimulatedDevice]
 
 
-def test_costs_are_those_of_the_table(cost: LatencyCost, space: SearchSpace, built: LatencyTable) -> None:
+def test_costs_are_those_of_the_table(cost: LatencyCost, space: LayerwiseSpace, built: LatencyTable) -> None:
     survey = keep(built)
     architecture = survey.architecture(survey.networks[-1].choice)
     found = cost.architecture_cost(architecture, SIZE)
@@ -35,7 +35,7 @@ def test_costs_are_those_of_the_table(cost: LatencyCost, space: SearchSpace, bui
 
 
 def test_what_no_table_has_says_which_command_builds_it(
-    cost: LatencyCost, space: SearchSpace, built: LatencyTable
+    cost: LatencyCost, space: LayerwiseSpace, built: LatencyTable
 ) -> None:
     with pytest.raises(HwnasError, match=r"no latency table of target abacus.*hwnas table build --target abacus"):
         cost.table(space, SIZE)
@@ -54,7 +54,7 @@ def test_what_no_table_has_says_which_command_builds_it(
         cost.operator_cost(space.choices["head.0"][0], (99, 99))
 
 
-def test_the_command_names_the_space_as_it_is(space: SearchSpace) -> None:
+def test_the_command_names_the_space_as_it_is(space: LayerwiseSpace) -> None:
     command = build_command("cpu", space, (90, 160))
     assert command == (
         "hwnas table build --target cpu --input-size 90x160 --space quantnas --scale 2 --bits 32 --cells 1 "
@@ -63,7 +63,7 @@ def test_the_command_names_the_space_as_it_is(space: SearchSpace) -> None:
 
 
 def test_measuring_corrects_what_is_predicted(
-    cost: LatencyCost, simulated: Simulated, space: SearchSpace, built: LatencyTable
+    cost: LatencyCost, simulated: Simulated, space: LayerwiseSpace, built: LatencyTable
 ) -> None:
     built.save()
     simulated.speed, simulated.drift, simulated.outliers = 2.0, 0.0, 0.0

@@ -22,12 +22,12 @@ from hwnas.latency.fit import fit
 from hwnas.latency.table import MeasuredNetwork, Survey
 from hwnas.operators import OperatorSpec
 from hwnas.spaces import SPACES, SpaceOptions
-from hwnas.spaces.space import SearchSpace
+from hwnas.spaces.space import LayerwiseSpace
 
 CPU = load_target("cpu")
 
 
-def _truth(space: SearchSpace, seed: int, by_bits: bool) -> dict[tuple[OperatorSpec, int], float]:
+def _truth(space: LayerwiseSpace, seed: int, by_bits: bool) -> dict[tuple[OperatorSpec, int], float]:
     """Milliseconds of each operator, at random; of each of its widths, if ``by_bits``."""
     rng = random.Random(seed)
     twins: dict[tuple[OperatorSpec, int], float] = {}
@@ -41,7 +41,7 @@ def _truth(space: SearchSpace, seed: int, by_bits: bool) -> dict[tuple[OperatorS
 
 
 def _survey(
-    space: SearchSpace, truth: dict[tuple[OperatorSpec, int], float], noise: float = 0.0, calibration: int = 40
+    space: LayerwiseSpace, truth: dict[tuple[OperatorSpec, int], float], noise: float = 0.0, calibration: int = 40
 ) -> Survey:
     rng, reference = random.Random(0), reference_choice(space, CPU)
     survey = Survey(size=(90, 160), space=space, reference=reference)
@@ -87,7 +87,7 @@ def test_the_reference_has_the_fewest_operations() -> None:
     assert names[4].kernel == 1 and names[0].groups == 3
 
 
-def test_networks_at_random_have_all_candidates_equally_often(full_space: SearchSpace) -> None:
+def test_networks_at_random_have_all_candidates_equally_often(full_space: LayerwiseSpace) -> None:
     choices = calibration_choices(full_space, 24)
     for layer, candidates in enumerate(full_space.choices.values()):
         counts = [sum(choice[layer] == i for choice in choices) for i in range(len(candidates))]
@@ -95,11 +95,13 @@ def test_networks_at_random_have_all_candidates_equally_often(full_space: Search
     assert calibration_choices(full_space, 24) == choices != calibration_choices(full_space, 24, seed=1)
 
 
-def test_what_is_held_out_was_not_measured(full_space: SearchSpace) -> None:
+def test_what_is_held_out_was_not_measured(full_space: LayerwiseSpace) -> None:
     measured = calibration_choices(full_space, 30)
     found = held_out_choices(full_space, 20, measured, seed=1)
     assert len(set(found)) == 20 and not set(found) & set(measured)
-    tiny = SearchSpace(name="tiny", wiring=full_space.wiring, choices={k: v[:1] for k, v in full_space.choices.items()})
+    tiny = LayerwiseSpace(
+        name="tiny", wiring=full_space.wiring, choices={k: v[:1] for k, v in full_space.choices.items()}
+    )
     assert held_out_choices(tiny, 5, [(0,) * 8], seed=1) == []
 
 
@@ -116,7 +118,7 @@ def test_a_sum_is_found_exactly(seed: int) -> None:
     assert min(model.operators.values()) == pytest.approx(0, abs=1e-9), "relative to the cheapest there"
 
 
-def test_widths_that_differ_are_told_apart_and_noise_is_told(full_space: SearchSpace) -> None:
+def test_widths_that_differ_are_told_apart_and_noise_is_told(full_space: LayerwiseSpace) -> None:
     truth = _truth(full_space, 3, by_bits=True)
     exact, noisy = fit(_survey(full_space, truth), CPU), fit(_survey(full_space, truth, noise=0.05), CPU)
     survey = _survey(full_space, truth)
@@ -129,7 +131,7 @@ def test_widths_that_differ_are_told_apart_and_noise_is_told(full_space: SearchS
 
 
 @pytest.mark.parametrize("count", [18, 19, 40])
-def test_the_uncertainty_is_that_of_networks_left_out_of_the_fit(count: int, full_space: SearchSpace) -> None:
+def test_the_uncertainty_is_that_of_networks_left_out_of_the_fit(count: int, full_space: LayerwiseSpace) -> None:
     """Each is really left out here; of n errors, the next is within the ceil(0.95 (n + 1))-th 19 times in 20."""
     survey = _survey(full_space, _truth(full_space, 3, by_bits=True), noise=0.05, calibration=count)
     found = fit(survey, CPU).uncertainty
@@ -146,7 +148,7 @@ def test_the_uncertainty_is_that_of_networks_left_out_of_the_fit(count: int, ful
     assert found == pytest.approx(sorted(errors)[math.ceil(0.95 * (len(errors) + 1)) - 1], rel=1e-3)
 
 
-def test_what_a_search_proposed_says_nothing_of_networks_at_random(full_space: SearchSpace) -> None:
+def test_what_a_search_proposed_says_nothing_of_networks_at_random(full_space: LayerwiseSpace) -> None:
     survey = _survey(full_space, _truth(full_space, 3, by_bits=True), calibration=18)
     proposed = [
         MeasuredNetwork(choice=choice, why="search", ratio=1.5, rounds=9)
@@ -157,7 +159,7 @@ def test_what_a_search_proposed_says_nothing_of_networks_at_random(full_space: S
     assert survey.with_networks(again).networks[0].why == "calibration", "it is what it was, measured anew"
 
 
-def test_a_faster_device_is_faster_everywhere(full_space: SearchSpace) -> None:
+def test_a_faster_device_is_faster_everywhere(full_space: LayerwiseSpace) -> None:
     survey = _survey(full_space, _truth(full_space, 1, by_bits=True))
     model = fit(survey, CPU)
     architecture = survey.architecture(calibration_choices(full_space, 3)[1])
@@ -166,7 +168,7 @@ def test_a_faster_device_is_faster_everywhere(full_space: SearchSpace) -> None:
     assert model.predict(architecture) == pytest.approx(model.constant + sum(parts))
 
 
-def test_what_is_not_complete_is_not_fitted(full_space: SearchSpace) -> None:
+def test_what_is_not_complete_is_not_fitted(full_space: LayerwiseSpace) -> None:
     survey = _survey(full_space, _truth(full_space, 1, by_bits=True))
     few = survey.model_copy(update={"networks": survey.networks[:3]})
     assert survey.is_complete and not few.is_complete

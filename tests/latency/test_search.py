@@ -29,7 +29,7 @@ from hwnas.searches.quantnas.measured import Derived, derive_measured
 from hwnas.searches.quantnas.settings import QuantNASSettings
 from hwnas.searches.results import known_cost
 from hwnas.sizes import Size
-from hwnas.spaces.space import SearchSpace
+from hwnas.spaces.space import LayerwiseSpace
 
 from .simulated import SIZE, SimulatedDevice, true_ms
 
@@ -54,7 +54,7 @@ def built_here(simulated: Simulated, built: LatencyTable) -> Iterator[LatencyTab
     target_cost_model.cache_clear()
 
 
-def _task(space: SearchSpace, limit: float, tmp_path: Path) -> SearchTask:
+def _task(space: LayerwiseSpace, limit: float, tmp_path: Path) -> SearchTask:
     return SearchTask(
         space=space,
         budgets=(Budget("latency@abacus", limit, SIZE),),
@@ -68,7 +68,7 @@ def _task(space: SearchSpace, limit: float, tmp_path: Path) -> SearchTask:
 
 
 @pytest.fixture(scope="module")
-def truth(space: SearchSpace, tmp_path_factory: pytest.TempPathFactory) -> Times:
+def truth(space: LayerwiseSpace, tmp_path_factory: pytest.TempPathFactory) -> Times:
     """Milliseconds of all sixteen networks of the space."""
     path, target = tmp_path_factory.mktemp("all") / "n.onnx", load_target("cpu")
     found = {}
@@ -79,7 +79,7 @@ def truth(space: SearchSpace, tmp_path_factory: pytest.TempPathFactory) -> Times
     return found
 
 
-def _scores(space: SearchSpace) -> dict[str, list[float]]:
+def _scores(space: LayerwiseSpace) -> dict[str, list[float]]:
     """What costs more is more probable, so that the budget decides; no two choices are equally probable."""
     return {
         layer: [-1.0 / (1 + i) - 0.01 * n for i in range(len(candidates))]
@@ -87,7 +87,7 @@ def _scores(space: SearchSpace) -> dict[str, list[float]]:
     }
 
 
-def _best(space: SearchSpace, times: Times, limit: float) -> tuple[int, ...]:
+def _best(space: LayerwiseSpace, times: Times, limit: float) -> tuple[int, ...]:
     scores = _scores(space)
 
     def score(choice: tuple[int, ...]) -> float:
@@ -97,7 +97,7 @@ def _best(space: SearchSpace, times: Times, limit: float) -> tuple[int, ...]:
 
 
 @pytest.fixture
-def derive(built_here: LatencyTable, simulated: Simulated, space: SearchSpace, tmp_path: Path) -> Derive:
+def derive(built_here: LatencyTable, simulated: Simulated, space: LayerwiseSpace, tmp_path: Path) -> Derive:
     """Derives within a limit on a device that is steady."""
     simulated.drift = simulated.outliers = 0.0
     return lambda limit: derive_measured(_task(space, limit, tmp_path), _scores(space))
@@ -105,7 +105,7 @@ def derive(built_here: LatencyTable, simulated: Simulated, space: SearchSpace, t
 
 @pytest.mark.parametrize(("speed", "slower"), [(1.0, 1.0), (1.6, 1.0), (0.7, 1.0), (1.0, 1.25)])
 def test_the_choice_is_the_best_that_is_measured_within(
-    speed: float, slower: float, derive: Derive, simulated: Simulated, space: SearchSpace, truth: Times
+    speed: float, slower: float, derive: Derive, simulated: Simulated, space: LayerwiseSpace, truth: Times
 ) -> None:
     """Also on a device that is slower or faster than it was, or on which all but the reference are slower."""
     simulated.speed, simulated.slower = speed, slower
@@ -121,7 +121,7 @@ def test_the_choice_is_the_best_that_is_measured_within(
 
 
 def test_what_several_sessions_found_is_told_at_the_speed_of_the_last(
-    derive: Derive, simulated: Simulated, space: SearchSpace, truth: Times, monkeypatch: pytest.MonkeyPatch
+    derive: Derive, simulated: Simulated, space: LayerwiseSpace, truth: Times, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The device is fast while the first networks are measured, and none is chosen for that."""
     simulated.moods = {1: 0.7}
@@ -135,7 +135,7 @@ def test_what_several_sessions_found_is_told_at_the_speed_of_the_last(
 
 
 def test_somebody_who_builds_the_table_meanwhile_changes_no_speed(
-    built_here: LatencyTable, derive: Derive, simulated: Simulated, space: SearchSpace, truth: Times,
+    built_here: LatencyTable, derive: Derive, simulated: Simulated, space: LayerwiseSpace, truth: Times,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """On a machine that is slow then: the median of all that the reference ever took moves."""
@@ -168,7 +168,7 @@ def test_what_a_front_says_of_a_cost_is_told_with_how_it_is_known() -> None:
 
 
 def test_other_budgets_hold_besides_one_in_time(
-    built_here: LatencyTable, simulated: Simulated, space: SearchSpace, truth: Times, tmp_path: Path
+    built_here: LatencyTable, simulated: Simulated, space: LayerwiseSpace, truth: Times, tmp_path: Path
 ) -> None:
     """Of every pair of limits: the most probable of all networks within both."""
     simulated.drift = simulated.outliers = 0.0
@@ -188,7 +188,7 @@ def test_other_budgets_hold_besides_one_in_time(
 
 
 def test_the_best_of_the_front_are_measured_though_the_budget_does_not_bind(
-    derive: Derive, space: SearchSpace, truth: Times
+    derive: Derive, space: LayerwiseSpace, truth: Times
 ) -> None:
     derived = derive(10 * max(truth.values()))
     best = _best(space, truth, math.inf)
@@ -226,7 +226,7 @@ class Stubborn(CostModel):
 
 @pytest.fixture
 def derived_by(
-    space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    space: LayerwiseSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[Stubborn, float], Derived]]:
     # The front of sixteen networks is short: five at once would be all of it.
     monkeypatch.setattr(measured_module, "TOGETHER", 2)
@@ -241,7 +241,7 @@ def derived_by(
 
 
 @pytest.fixture
-def parameters(space: SearchSpace) -> Times:
+def parameters(space: LayerwiseSpace) -> Times:
     choices = itertools.product(*(range(len(candidates)) for candidates in space.choices.values()))
     model = Stubborn(1.0)
     return {
@@ -251,7 +251,7 @@ def parameters(space: SearchSpace) -> Times:
 
 
 def test_predictions_that_do_not_learn_are_corrected_by_a_factor(
-    space: SearchSpace,
+    space: LayerwiseSpace,
     parameters: Times,
     derived_by: Callable[[Stubborn, float], Derived],
 ) -> None:
@@ -263,7 +263,7 @@ def test_predictions_that_do_not_learn_are_corrected_by_a_factor(
 class Weightless(Stubborn):
     """Predicts less than nothing of the smallest networks, as a noisy table does of networks of microseconds."""
 
-    def space_constant(self, space: SearchSpace, input_size: Size) -> float:
+    def space_constant(self, space: LayerwiseSpace, input_size: Size) -> float:
         return -1e4
 
     def architecture_cost(self, architecture: Architecture, input_size: Size | None = None) -> Cost:
@@ -275,7 +275,7 @@ class Weightless(Stubborn):
 
 
 def test_predictions_of_less_than_nothing_have_an_end(
-    space: SearchSpace, parameters: Times, derived_by: Callable[[Stubborn, float], Derived]
+    space: LayerwiseSpace, parameters: Times, derived_by: Callable[[Stubborn, float], Derived]
 ) -> None:
     assert max(parameters.values()) < 1e4
     best = _best(space, parameters, math.inf)
@@ -283,7 +283,7 @@ def test_predictions_of_less_than_nothing_have_an_end(
 
 
 def test_the_fastest_is_measured_when_nothing_else_helps(
-    space: SearchSpace,
+    space: LayerwiseSpace,
     parameters: Times,
     derived_by: Callable[[Stubborn, float], Derived],
     monkeypatch: pytest.MonkeyPatch,
@@ -297,7 +297,7 @@ def test_the_fastest_is_measured_when_nothing_else_helps(
 
 
 def test_a_network_that_is_just_over_by_prediction_is_measured_too(
-    space: SearchSpace,
+    space: LayerwiseSpace,
     parameters: Times,
     derived_by: Callable[[Stubborn, float], Derived],
 ) -> None:
@@ -310,7 +310,7 @@ def test_a_network_that_is_just_over_by_prediction_is_measured_too(
 def test_a_budget_that_nothing_meets_on_the_device_says_so(
     built_here: LatencyTable,
     simulated: Simulated,
-    space: SearchSpace,
+    space: LayerwiseSpace,
     truth: Times,
     tmp_path: Path,
 ) -> None:
@@ -325,7 +325,7 @@ def test_a_budget_that_nothing_meets_on_the_device_says_so(
 
 
 def test_a_device_that_has_gone_is_an_error_and_no_guess(
-    built_here: LatencyTable, simulated: Simulated, space: SearchSpace, tmp_path: Path
+    built_here: LatencyTable, simulated: Simulated, space: LayerwiseSpace, tmp_path: Path
 ) -> None:
     simulated.dies_after = 0
     with pytest.raises(HwnasError, match="went away"):

@@ -29,20 +29,20 @@ from hwnas.latency.table import LatencyTable, MeasuredNetwork, Survey, find_tabl
 from hwnas.latency.validate import validate
 from hwnas.progress import Silent
 from hwnas.searches.feasibility import require_feasible
-from hwnas.spaces.space import SearchSpace
+from hwnas.spaces.space import LayerwiseSpace
 
 from .simulated import SIZE, SimulatedDevice, keep, simulated_target
 
 Simulated = type[SimulatedDevice]
 
 
-def _build(space: SearchSpace, calibration: int = 6, rounds: int = 9) -> tuple[LatencyTable, Survey]:
+def _build(space: LayerwiseSpace, calibration: int = 6, rounds: int = 9) -> tuple[LatencyTable, Survey]:
     with open_device(load_target("abacus")) as device:
         return build_table(device, space, SIZE, Silent(), calibration, rounds)
 
 
 def test_a_table_predicts_networks_that_it_has_not_seen(
-    simulated: Simulated, space: SearchSpace, built: LatencyTable
+    simulated: Simulated, space: LayerwiseSpace, built: LatencyTable
 ) -> None:
     table, survey = built, keep(built)
     assert read_table(table.path) == table
@@ -54,7 +54,7 @@ def test_a_table_predicts_networks_that_it_has_not_seen(
     assert found.reference_ms[0] == pytest.approx(3 * survey.ms)
 
 
-def test_what_is_measured_stays_when_the_device_goes_away(simulated: Simulated, space: SearchSpace) -> None:
+def test_what_is_measured_stays_when_the_device_goes_away(simulated: Simulated, space: LayerwiseSpace) -> None:
     simulated.dies_after = 1
     with pytest.raises(HwnasError, match="went away"):
         _build(space, calibration=8)
@@ -68,7 +68,7 @@ def test_what_is_measured_stays_when_the_device_goes_away(simulated: Simulated, 
     assert _build(space, calibration=8)[1] == survey and simulated.sessions == before, "nothing is measured again"
 
 
-def test_what_had_fewer_turns_takes_them_anew(simulated: Simulated, space: SearchSpace, built: LatencyTable) -> None:
+def test_what_had_fewer_turns_takes_them_anew(simulated: Simulated, space: LayerwiseSpace, built: LatencyTable) -> None:
     before = keep(built)
     assert _build(space, rounds=5)[1] == before and simulated.sessions == 0
     _, survey = _build(space, rounds=12)
@@ -77,7 +77,7 @@ def test_what_had_fewer_turns_takes_them_anew(simulated: Simulated, space: Searc
 
 
 def test_two_fingerprints_are_never_mixed(
-    simulated: Simulated, space: SearchSpace, cost: LatencyCost, built: LatencyTable
+    simulated: Simulated, space: LayerwiseSpace, cost: LatencyCost, built: LatencyTable
 ) -> None:
     old = built
     old.save()
@@ -93,7 +93,7 @@ def test_two_fingerprints_are_never_mixed(
 def test_a_device_that_changes_in_between_is_noticed(
     cost: LatencyCost,
     simulated: Simulated,
-    space: SearchSpace,
+    space: LayerwiseSpace,
     built: LatencyTable,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -113,7 +113,7 @@ def test_a_device_that_changes_in_between_is_noticed(
     assert len(find_tables("abacus")) == 1
 
 
-def _narrow(space: SearchSpace) -> SearchSpace:
+def _narrow(space: LayerwiseSpace) -> LayerwiseSpace:
     """The space without its cheapest candidate of one layer: another constant, and other numbers for operators."""
     layer = "body.1"
     dearer = sorted(space.choices[layer], key=lambda spec: BitOpsCost().operator_cost(spec, SIZE))[1:]
@@ -121,7 +121,7 @@ def _narrow(space: SearchSpace) -> SearchSpace:
 
 
 def test_a_space_within_another_is_told_by_its_own_survey(
-    simulated: Simulated, space: SearchSpace, built: LatencyTable
+    simulated: Simulated, space: LayerwiseSpace, built: LatencyTable
 ) -> None:
     built.save()
     simulated.speed = 3.0  # when the second one is measured
@@ -142,7 +142,7 @@ def test_a_space_within_another_is_told_by_its_own_survey(
 
 
 def test_two_that_write_at_once_lose_nothing(
-    simulated: Simulated, space: SearchSpace, monkeypatch: pytest.MonkeyPatch
+    simulated: Simulated, space: LayerwiseSpace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While one space is measured, another is."""
     monkeypatch.setattr(building, "_BATCH", 4)
@@ -161,7 +161,9 @@ def test_two_that_write_at_once_lose_nothing(
     assert find_tables("abacus") == [table]
 
 
-def test_many_that_record_at_once_lose_nothing(simulated: Simulated, space: SearchSpace, built: LatencyTable) -> None:
+def test_many_that_record_at_once_lose_nothing(
+    simulated: Simulated, space: LayerwiseSpace, built: LatencyTable
+) -> None:
     survey = keep(built)
     choices = held_out_choices(space, 6, {network.choice for network in survey.networks}, seed=0)
     networks = [MeasuredNetwork(choice=choice, why="search", ratio=1.5, rounds=9) for choice in choices]
@@ -172,7 +174,7 @@ def test_many_that_record_at_once_lose_nothing(simulated: Simulated, space: Sear
 
 
 def test_without_a_device_any_table_that_has_the_space_tells(
-    simulated: Simulated, space: SearchSpace, built: LatencyTable
+    simulated: Simulated, space: LayerwiseSpace, built: LatencyTable
 ) -> None:
     """Also if another one, of other spaces, is newer."""
     built.save()
@@ -183,7 +185,7 @@ def test_without_a_device_any_table_that_has_the_space_tells(
 
 
 def test_a_table_that_is_nothing_but_noise_predicts_nothing(
-    simulated: Simulated, space: SearchSpace, built: LatencyTable, cost: LatencyCost
+    simulated: Simulated, space: LayerwiseSpace, built: LatencyTable, cost: LatencyCost
 ) -> None:
     """It would say of the fastest network that it takes less than no time."""
     survey, chance = built.surveys[0], random.Random(0)
@@ -203,7 +205,7 @@ def test_a_folder_that_cannot_be_written_is_named(
 
 
 def test_predictions_are_of_the_speed_that_the_device_has_now(
-    simulated: Simulated, space: SearchSpace, built: LatencyTable, cost: LatencyCost
+    simulated: Simulated, space: LayerwiseSpace, built: LatencyTable, cost: LatencyCost
 ) -> None:
     """A budget that the device meets today is not refused for what it took when the table was built."""
     built.save()
@@ -221,7 +223,7 @@ def test_predictions_are_of_the_speed_that_the_device_has_now(
 
 
 def test_a_resumed_search_asks_the_device_which_table_is_its(
-    simulated: Simulated, space: SearchSpace, built: LatencyTable
+    simulated: Simulated, space: LayerwiseSpace, built: LatencyTable
 ) -> None:
     """The newest table is of the device as it was in between, on battery."""
     built.save()
@@ -236,7 +238,7 @@ def test_a_resumed_search_asks_the_device_which_table_is_its(
 
 
 def test_a_table_of_other_files_is_not_used(
-    simulated: Simulated, space: SearchSpace, built: LatencyTable, monkeypatch: pytest.MonkeyPatch
+    simulated: Simulated, space: LayerwiseSpace, built: LatencyTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A target that is written in another form is another one, though its name and its device are the same."""
     built.save()
@@ -258,7 +260,7 @@ def test_a_table_of_other_files_is_not_used(
 
 
 def test_no_more_networks_are_together_than_memory_bears(
-    cost: LatencyCost, simulated: Simulated, full_space: SearchSpace, space: SearchSpace, built: LatencyTable,
+    cost: LatencyCost, simulated: Simulated, full_space: LayerwiseSpace, space: LayerwiseSpace, built: LatencyTable,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     choices = held_out_choices(full_space, 20, (), seed=3)
@@ -275,7 +277,7 @@ def test_no_more_networks_are_together_than_memory_bears(
 
 
 def test_the_minutes_that_are_announced_are_about_those_it_takes(
-    simulated: Simulated, space: SearchSpace, monkeypatch: pytest.MonkeyPatch
+    simulated: Simulated, space: LayerwiseSpace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a device that takes its time, before the turns and in each of them."""
     simulated.seconds_per_file, simulated.seconds_per_turn = 0.1, 0.02
@@ -305,7 +307,7 @@ def test_the_minutes_that_are_announced_are_about_those_it_takes(
     ],
 )
 def test_a_damaged_file_is_named_with_what_to_do(
-    damage: object, simulated: Simulated, space: SearchSpace, built: LatencyTable
+    damage: object, simulated: Simulated, space: LayerwiseSpace, built: LatencyTable
 ) -> None:
     table = built
     table.save()
@@ -315,7 +317,7 @@ def test_a_damaged_file_is_named_with_what_to_do(
 
 
 def test_tables_can_be_given_away(
-    simulated: Simulated, space: SearchSpace, tmp_path: Path, built: LatencyTable
+    simulated: Simulated, space: LayerwiseSpace, tmp_path: Path, built: LatencyTable
 ) -> None:
     """Nothing of the machine that built one is in it but its fingerprint."""
     table = built

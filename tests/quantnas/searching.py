@@ -27,7 +27,7 @@ from hwnas.searches import SearchResult, SearchTask
 from hwnas.searches.feasibility import cost_range
 from hwnas.searches.quantnas.search import QuantNAS
 from hwnas.searches.quantnas.settings import QuantNASSettings
-from hwnas.spaces import SPACES, SearchSpace, SpaceOptions
+from hwnas.spaces import SPACES, LayerwiseSpace, SpaceOptions
 
 CORNERS = ((0, 150), (100, 180), (200, 250), (380, 60), (300, 300))
 
@@ -130,7 +130,7 @@ def photographs(*sides: int) -> list[tuple[str, ImageArray]]:
     return [(f"{i}", picture[y : y + s, x : x + s]) for i, (s, (y, x)) in enumerate(zip(sides, CORNERS, strict=False))]
 
 
-def small_space(name: str = "quantnas", **options: object) -> SearchSpace:
+def small_space(name: str = "quantnas", **options: object) -> LayerwiseSpace:
     """A published space with its 3x3 and 5x5 convolutions alone: few enough architectures to look at all of them."""
     fields = {"channels": 6, "cells": 1, "scale": 2, "adadm": False} | options
     space = SPACES[name](SpaceOptions.model_validate(fields))
@@ -138,7 +138,7 @@ def small_space(name: str = "quantnas", **options: object) -> SearchSpace:
         layer: tuple(s for s in candidates if s.kind == "conv" and s.groups == 1 and s.kernel > 1)
         for layer, candidates in space.choices.items()
     }
-    return SearchSpace(name=name, wiring=space.wiring, choices=choices)
+    return LayerwiseSpace(name=name, wiring=space.wiring, choices=choices)
 
 
 VALIDATION = [("held out", photographs(48)[0][1])]
@@ -146,7 +146,7 @@ VALIDATION = [("held out", photographs(48)[0][1])]
 
 def search(
     path: Path,
-    space: SearchSpace,
+    space: LayerwiseSpace,
     budgets: tuple[Budget, ...] = (),
     sides: Sequence[int] = (32, 32, 32),
     **settings: Any,
@@ -172,6 +172,6 @@ def search(
     return Searched(result, steps, pairs.draws, run, listener.lines)
 
 
-def centre(space: SearchSpace, metric: str) -> float:
+def centre(space: LayerwiseSpace, metric: str) -> float:
     """Expected cost where all candidates are equally probable."""
     return cost_range(space, Budget(metric, math.inf, (32, 32))).centre

@@ -21,13 +21,13 @@ from hwnas.metrics import psnr
 from hwnas.searches import Candidate
 from hwnas.searches.quantnas.front import cheaper_and_better
 from hwnas.searches.quantnas.supernet import Supernet
-from hwnas.spaces import SearchSpace
+from hwnas.spaces import LayerwiseSpace
 from tests.quantnas.searching import VALIDATION, Searched, centre, search, small_space
 
 
 def derived_from(
     path: Path,
-    space: SearchSpace,
+    space: LayerwiseSpace,
     change: Callable[[Supernet], None],
     budgets: tuple[Budget, ...] = (),
     points: int = 3,
@@ -62,7 +62,7 @@ def of_some_effect(supernet: Supernet) -> None:
             parameter.mul_(50)
 
 
-def choice_of(space: SearchSpace, architecture: Architecture) -> dict[str, int]:
+def choice_of(space: LayerwiseSpace, architecture: Architecture) -> dict[str, int]:
     return {layer: space.choices[layer].index(spec) for layer, spec in architecture.operators.items()}
 
 

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from hwnas.budget import Budget
 from hwnas.searches.quantnas.settings import QuantNASSettings
 from hwnas.searches.quantnas.supernet import Supernet
-from hwnas.spaces import SearchSpace
+from hwnas.spaces import LayerwiseSpace
 from tests.quantnas.searching import Draw, Searched, Step, centre, search, small_space
 
 STIFFNESS = 1.0
@@ -174,7 +174,7 @@ def differences(one: Step, other: Step) -> list[np.ndarray]:
     return [b.double().numpy() - a.double().numpy() for a, b in pairs]
 
 
-def slopes_of_cost(space: SearchSpace, metric: str) -> list[np.ndarray]:
+def slopes_of_cost(space: LayerwiseSpace, metric: str) -> list[np.ndarray]:
     """Gradient of the expected cost by the alphas, all of them zero: ``p_i (c_i - mean c)``."""
     table = Budget(metric, math.inf, (32, 32)).model.table(space, (32, 32))
     rows = [np.array(table[layer]) for layer in space.choices]

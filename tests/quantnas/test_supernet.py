@@ -15,7 +15,7 @@ from hwnas.searches.quantnas.search_layers import (
     SharedConvolution,
 )
 from hwnas.searches.quantnas.supernet import Supernet
-from hwnas.spaces import SPACES, SearchSpace, SpaceOptions
+from hwnas.spaces import SPACES, LayerwiseSpace, SpaceOptions
 
 CASES = [
     ("quantnas-float", None, "noise"),
@@ -29,7 +29,9 @@ each_case = pytest.mark.parametrize(("name", "bits", "quantization"), CASES, ids
 with_and_without_adadm = pytest.mark.parametrize("adadm", [False, True], ids=["add", "adadm"])
 
 
-def small_space(name: str, bits: tuple[int, ...] | None = None, adadm: bool = False, **options: object) -> SearchSpace:
+def small_space(
+    name: str, bits: tuple[int, ...] | None = None, adadm: bool = False, **options: object
+) -> LayerwiseSpace:
     return SPACES[name](
         SpaceOptions.model_validate({"channels": 6, "cells": 2, "scale": 2, "bits": bits, "adadm": adadm} | options)
     )
@@ -42,7 +44,7 @@ def spread_alphas(supernet: Supernet) -> None:
             alpha.copy_(torch.randn_like(alpha))
 
 
-def twins(space: SearchSpace, quantization: Quantization) -> tuple[Supernet, Supernet]:
+def twins(space: LayerwiseSpace, quantization: Quantization) -> tuple[Supernet, Supernet]:
     """A merged supernet and one that computes candidate by candidate, of the same weights and alphas, without noise."""
     torch.manual_seed(0)
     merged, single = (Supernet(space, quantization, merge=merge) for merge in (True, False))
@@ -155,7 +157,7 @@ def test_a_certain_supernet_is_the_derived_network(
         assert torch.allclose(supernet(x), expected, atol=1e-5)
 
 
-def built_in_order(space: SearchSpace) -> Iterator[tuple[str, int]]:
+def built_in_order(space: LayerwiseSpace) -> Iterator[tuple[str, int]]:
     """Slots in the order of the modules of the network: the layers of a cell follow each other."""
     counts = {slot.name: slot.count for slot in space.wiring.slots}
     for layer in ("head.0", "head.1"):

@@ -20,6 +20,7 @@ from hwnas.searches.derivation import CostLimit, derive_front
 from hwnas.searches.quantnas.measured import derive_measured, limit_of
 from hwnas.searches.quantnas.settings import QuantNASSettings
 from hwnas.searches.quantnas.supernet import Supernet
+from hwnas.spaces.space import LayerwiseSpace
 from hwnas.training.common import seed_epoch
 
 RECALIBRATION_BATCHES = 8
@@ -27,7 +28,9 @@ REMARKABLE = 0.1
 """dB between two estimates of one supernet that are worth a second training."""
 
 
-def derive_result(task: SearchTask, supernet: Supernet, primary: Budget, settings: QuantNASSettings) -> SearchResult:
+def derive_result(
+    task: SearchTask[LayerwiseSpace], supernet: Supernet, primary: Budget, settings: QuantNASSettings
+) -> SearchResult:
     """The most probable architecture within the budgets, and the front around it.
 
     Args:
@@ -106,7 +109,7 @@ def _costs(architecture: Architecture, budgets: tuple[Budget, ...], target: str)
 
 
 def _estimate(
-    task: SearchTask,
+    task: SearchTask[LayerwiseSpace],
     supernet: Supernet,
     choice: Mapping[str, int],
     validation: Validation,

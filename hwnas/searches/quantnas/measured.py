@@ -12,6 +12,7 @@ from hwnas.budget import Budget
 from hwnas.errors import HwnasError
 from hwnas.searches.base import SearchTask
 from hwnas.searches.derivation import CostLimit, derive
+from hwnas.spaces.space import LayerwiseSpace
 
 MORE, STEPS = 1.05, (0.97, 0.999)
 """Shares of the limit that networks are proposed at: first a little more, since predictions err to both sides, then the
@@ -41,14 +42,14 @@ class Derived:
     measured: dict[Choice, dict[str, float]] = field(default_factory=dict)
 
 
-def limit_of(task: SearchTask, budget: Budget) -> CostLimit:
+def limit_of(task: SearchTask[LayerwiseSpace], budget: Budget) -> CostLimit:
     """A budget as a constraint on what is chosen."""
     model = budget.model
     constant = model.space_constant(task.space, budget.input_size)
     return CostLimit(model.table(task.space, budget.input_size), budget.limit - constant)
 
 
-def derive_measured(task: SearchTask, log_probabilities: Mapping[str, Sequence[float]]) -> Derived:
+def derive_measured(task: SearchTask[LayerwiseSpace], log_probabilities: Mapping[str, Sequence[float]]) -> Derived:
     """The most probable choice within the budgets; of those that can be measured, by measurement.
 
     The networks that the predictions propose around the limit are measured in turn. The predictions are corrected by
@@ -102,7 +103,7 @@ def derive_measured(task: SearchTask, log_probabilities: Mapping[str, Sequence[f
 
 
 def _proposals(
-    task: SearchTask,
+    task: SearchTask[LayerwiseSpace],
     timed: Sequence[Budget],
     log_probabilities: Mapping[str, Sequence[float]],
     corrections: Mapping[str, float],
@@ -133,7 +134,7 @@ def _predicted(budget: Budget, architecture: Architecture) -> float:
     return budget.model.architecture_cost(architecture, budget.input_size).value
 
 
-def _fastest(task: SearchTask, timed: Sequence[Budget]) -> Choice:
+def _fastest(task: SearchTask[LayerwiseSpace], timed: Sequence[Budget]) -> Choice:
     """What is predicted to be fastest: a device that was slow when the table was built may be faster now."""
     limits = [limit_of(task, budget) for budget in task.budgets if budget not in timed]
     table = limit_of(task, timed[0]).table
@@ -142,5 +143,5 @@ def _fastest(task: SearchTask, timed: Sequence[Budget]) -> Choice:
     return tuple(fastest[layer] for layer in task.space.choices)
 
 
-def _named(task: SearchTask, choice: Choice) -> dict[str, int]:
+def _named(task: SearchTask[LayerwiseSpace], choice: Choice) -> dict[str, int]:
     return dict(zip(task.space.choices, choice, strict=True))

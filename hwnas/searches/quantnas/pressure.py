@@ -11,7 +11,7 @@ from hwnas.budget import Budget
 from hwnas.cost_models import cost_model
 from hwnas.searches.quantnas.budget_control import budget_loss, next_multiplier
 from hwnas.searches.quantnas.objective import ExpectedCost
-from hwnas.spaces.space import SearchSpace
+from hwnas.spaces.space import LayerwiseSpace
 
 
 @dataclass
@@ -68,14 +68,14 @@ class Pressure:
         )
 
 
-def unlimited_budget(space: SearchSpace) -> Budget:
+def unlimited_budget(space: LayerwiseSpace) -> Budget:
     """No limit on the metric of the paper for this space: BitOps where bits are chosen, FLOPs where not."""
     quantised = any(spec.is_quantised for candidates in space.choices.values() for spec in candidates)
     model = cost_model("bitops" if quantised else "flops")
     return Budget(model.name, float("inf"), model.default_input_size)
 
 
-def make_pressures(space: SearchSpace, budgets: tuple[Budget, ...], penalty: float | None) -> list[Pressure]:
+def make_pressures(space: LayerwiseSpace, budgets: tuple[Budget, ...], penalty: float | None) -> list[Pressure]:
     """One pressure for each budget, or on the metric of the paper where there is none.
 
     Args:

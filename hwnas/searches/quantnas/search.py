@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from hwnas.searches.quantnas.objective import entropy, entropy_weight
 from hwnas.searches.quantnas.pressure import make_pressures
 from hwnas.searches.quantnas.settings import QuantNASSettings
 from hwnas.searches.quantnas.supernet import Supernet
+from hwnas.spaces.space import LayerwiseSpace, layerwise
 from hwnas.training.common import cosine, make_fabric, require_finite, seed_epoch, set_learning_rate
 
 
@@ -28,6 +30,7 @@ class QuantNAS(Search):
     Settings = QuantNASSettings
 
     def run(self, task: SearchTask) -> SearchResult:
+        task = replace(task, space=layerwise(task.space, "QuantNAS"))
         if not task.run.search_state.exists():  # a device may be slower now than when it was found feasible
             require_feasible(task.space, task.budgets)
         settings = QuantNASSettings.model_validate(task.settings)
@@ -39,7 +42,7 @@ class QuantNAS(Search):
 class _Session:
     """The supernet, its optimisers and the penalties while the search runs."""
 
-    def __init__(self, task: SearchTask, settings: QuantNASSettings) -> None:
+    def __init__(self, task: SearchTask[LayerwiseSpace], settings: QuantNASSettings) -> None:
         self.task = task
         self.settings = settings
         self.pressures = make_pressures(task.space, task.budgets, settings.penalty)

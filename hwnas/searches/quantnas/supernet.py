@@ -11,7 +11,7 @@ from hwnas.networks.wiring import Slot
 from hwnas.operators.initialise import initialise
 from hwnas.searches.quantnas.mixed_operator import MixedOperator, Quantization
 from hwnas.searches.quantnas.noise import NoiseSource
-from hwnas.spaces.space import SearchSpace
+from hwnas.spaces.space import LayerwiseSpace
 
 
 class Supernet(nn.Module):
@@ -23,7 +23,7 @@ class Supernet(nn.Module):
         merge: compute single convolutions together; see `MixedOperator`.
     """
 
-    def __init__(self, space: SearchSpace, quantization: Quantization = "noise", merge: bool = True) -> None:
+    def __init__(self, space: LayerwiseSpace, quantization: Quantization = "noise", merge: bool = True) -> None:
         super().__init__()
         self.space = space
         self.noise = NoiseSource()
