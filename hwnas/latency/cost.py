@@ -30,7 +30,7 @@ from hwnas.latency.table import LatencyTable, MeasuredNetwork, Survey, find_tabl
 from hwnas.operators import OperatorSpec
 from hwnas.progress import Progress, Silent
 from hwnas.sizes import Size, format_size
-from hwnas.spaces.space import LayerwiseSpace
+from hwnas.spaces.space import LayerwiseSpace, SearchSpace, layerwise
 
 CHANGED = 0.1
 """Share by which a device that is faster or slower than it was is worth a line."""
@@ -222,8 +222,8 @@ class LatencyCost(TargetCostModel):
     def wiring_cost(self, architecture: Architecture, size: Size) -> LayerCost | None:
         return self.architecture_cost(architecture, size).layers[-1]
 
-    def space_constant(self, space: LayerwiseSpace, input_size: Size) -> float:
-        return self.fitted(space, input_size).model.constant
+    def space_constant(self, space: SearchSpace, input_size: Size) -> float:
+        return self.fitted(layerwise(space, "a latency table"), input_size).model.constant
 
     def table(self, space: LayerwiseSpace, input_size: Size) -> Mapping[str, list[float]]:
         model = self.fitted(space, input_size).model
