@@ -26,7 +26,7 @@ from hwnas.exporters.verify import ExportReport
 from hwnas.files import atomic_files, write_text
 from hwnas.progress import Progress, Task
 from hwnas.run_directory import RunDirectory
-from hwnas.searches import SEARCHES, SearchTask
+from hwnas.searches import SEARCHES, Machines, SearchTask
 from hwnas.searches.results import save_result
 from hwnas.sizes import format_size, parse_size
 from hwnas.spaces import SPACES
@@ -80,8 +80,14 @@ def trained_scale(run: RunDirectory) -> int:
     return load_architecture(run.architecture).scale
 
 
-def search(config: RunConfig, run: RunDirectory, data: TrainingData, progress: Progress) -> Architecture:
-    """Search, unless the run has found its architecture already."""
+def search(
+    config: RunConfig, run: RunDirectory, data: TrainingData, progress: Progress, machines: Machines | None = None
+) -> Architecture:
+    """Search, unless the run has found its architecture already.
+
+    Raises:
+        HwnasError: as the search does, or if it found something else than was asked for, which is kept.
+    """
     if run.architecture.exists():
         progress.say(f"{run.path}: the search is complete")
         return load_architecture(run.architecture)
@@ -95,9 +101,12 @@ def search(config: RunConfig, run: RunDirectory, data: TrainingData, progress: P
         seed=config.seed,
         run=run,
         progress=progress,
+        machines=machines or Machines(),
     )
     result = algorithm.run(task)
-    save_result(run, result)
+    save_result(run, result, algorithm.columns)
+    if result.missed is not None:
+        raise HwnasError(result.missed)
     return result.chosen
 
 
@@ -233,13 +242,15 @@ def _small(architecture: Architecture, size: tuple[int, int] | None) -> list[str
     ]
 
 
-def run_all(config: RunConfig, run: RunDirectory, progress: Progress) -> tuple[Evaluation, dict[str, Measurement]]:
+def run_all(
+    config: RunConfig, run: RunDirectory, progress: Progress, machines: Machines | None = None
+) -> tuple[Evaluation, dict[str, Measurement]]:
     """Search, train, export, evaluate, and measure what is bounded in time; leaves ``summary.md``."""
     from hwnas.exporters.verify import held_out_pairs
     from hwnas.reports.summary import summarise_run
 
     data = load_data(config, space_of(config).scale, progress)
-    architecture = search(config, run, data, progress)
+    architecture = search(config, run, data, progress, machines)
     train(config, run, data, progress)
     report = export(config, run, data, ExportRequest(run.onnx, format="onnx"), progress)
     progress.say(f"{run.onnx}: parity with torch {report.parity}")

@@ -84,6 +84,16 @@ class RunDirectory:
         """Pareto front of the search, CSV; its architectures are in `front_architecture`."""
         return self.path / "front.csv"
 
+    @property
+    def candidates(self) -> Path:
+        """All that a search tried, CSV."""
+        return self.path / "candidates.csv"
+
+    @property
+    def report(self) -> Path:
+        """What a search found, in pictures."""
+        return self.path / "report.html"
+
     def front_architecture(self, point: int) -> Path:
         """Architecture of a row of the front."""
         return self.path / "front" / f"{point:02d}.json"

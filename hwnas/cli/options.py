@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from hwnas import searches
     from hwnas.config import RunConfig
     from hwnas.devices import target as targets
 
@@ -34,12 +35,16 @@ Budget = Annotated[
         "--budget", help="Upper bound: 5GBitOps, 30GFLOPs@256x256, 300KParams, 8ms@180x320. Repeat for several."
     ),
 ]
-Algorithm = Annotated[str | None, typer.Option("--algorithm", help="Search: quantnas.", show_default="quantnas")]
+Algorithm = Annotated[
+    str | None, typer.Option("--algorithm", help="Search: quantnas or falsr.", show_default="quantnas")
+]
 Data = Annotated[
     str | None,
     typer.Option("--data", help="Photographs: a folder, 'bundled' or 'div2k'.", show_default="bundled"),
 ]
-Scale = Annotated[int | None, typer.Option("--scale", help="Enlargement: 2, 3 or 4.", show_default="4")]
+Scale = Annotated[
+    int | None, typer.Option("--scale", help="Enlargement: 2, 3 or 4.", show_default="4; of falsr 2, as published")
+]
 Preset = Annotated[
     str | None, typer.Option("--preset", help="tiny (minutes on a CPU), small or paper.", show_default="tiny")
 ]
@@ -50,9 +55,16 @@ InputSize = Annotated[
     str | None,
     typer.Option("--input-size", metavar="HxW", help="Low-resolution size at which costs are counted."),
 ]
-Space = Annotated[str | None, typer.Option("--space", help="Search space: quantnas or quantnas-float.")]
+Space = Annotated[
+    str | None, typer.Option("--space", help="Search space: quantnas or quantnas-float; of falsr, falsr or falsr-rgb.")
+]
 Bits = Annotated[str | None, typer.Option("--bits", help="Bit widths to choose from: 4,8. Any of 2 to 8, and 32.")]
-Cells = Annotated[int | None, typer.Option("--cells", help="How often the cell is repeated.", show_default="3")]
+Cells = Annotated[
+    int | None,
+    typer.Option(
+        "--cells", help="How often the cell is repeated; of falsr, how many there are.", show_default="3 or 7"
+    ),
+]
 Channels = Annotated[int | None, typer.Option("--channels", help="Width of the network.", show_default="36")]
 Adadm = Annotated[bool | None, flag("--adadm/--no-adadm", "AdaDM residuals.")]
 Bicubic = Annotated[bool | None, flag("--bicubic/--no-bicubic", "Add the bicubic enlargement to the output.")]
@@ -61,6 +73,28 @@ Quantization = Annotated[
 ]
 Penalty = Annotated[
     float | None, typer.Option("--penalty", help="Constant weight of the hardware term, as in the paper.")
+]
+Objective = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--objective",
+        help="falsr: a cost to minimise in the place of flops, latency@cpu for one; a second, in the place of params.",
+    ),
+]
+MinPsnr = Annotated[float | None, typer.Option("--min-psnr", help="falsr: least PSNR in dB, after the short training.")]
+Workers = Annotated[
+    int | None, typer.Option("--workers", help="falsr: candidates that are trained at once.", min=1, show_default="1")
+]
+RayAddress = Annotated[
+    str | None, typer.Option("--ray", metavar="ADDRESS", help="falsr: train candidates on this Ray cluster.")
+]
+RayCpus = Annotated[
+    float | None,
+    typer.Option("--trial-cpus", help="Processors of the cluster for each candidate.", min=0, show_default="1"),
+]
+RayGpus = Annotated[
+    float | None,
+    typer.Option("--trial-gpus", help="GPUs of the cluster for each candidate: 0.5.", min=0, show_default="0"),
 ]
 Crop = Annotated[int | None, typer.Option("--crop", help="Side of the training crops in low-resolution pixels.")]
 Activations = Annotated[
@@ -85,6 +119,9 @@ Threads = Annotated[
 ]
 
 
+OBJECTIVES = ("flops", "params")
+"""What a search of several objectives minimises unless told, beside the quality."""
+
 Layers = tuple[dict[str, Any], ...]
 """Settings for `hwnas.config.make_config`: preset, file, command line."""
 
@@ -106,6 +143,8 @@ def search_settings(
     bicubic: Bicubic = None,
     quantization: Quantization = None,
     penalty: Penalty = None,
+    objective: Objective = None,
+    min_psnr: MinPsnr = None,
     crop: Crop = None,
     config: ConfigFile = None,
     assignments: Set = None,
@@ -125,7 +164,13 @@ def search_settings(
         "input_size": input_size,
         "space_name": space,
         "space": _space(scale, bits, cells, channels, adadm, bicubic),
-        "search": {"quantization": quantization, "penalty": penalty, "crop": crop},
+        "search": {
+            "quantization": quantization,
+            "penalty": penalty,
+            "objectives": [*dict.fromkeys((*objective, *OBJECTIVES[len(objective) :]))] if objective else None,
+            "min_psnr": min_psnr,
+        },
+        "searches": {"quantnas": {"crop": crop}, "falsr": {"evaluation": {"crop": crop}}},
         "train": {"crop": crop},
     }
     return _layers(preset, config, given, assignments)
@@ -194,6 +239,31 @@ def training_settings(
         "train": {"crop": crop, "activations": activations},
     }
     return _layers(preset, config, given, assignments)
+
+
+def machines(
+    config: RunConfig, workers: int | None, ray: str | None, cpus: float | None, gpus: float | None
+) -> searches.Machines:
+    """Where candidates are tried out.
+
+    Raises:
+        UsageError: if the algorithm tries out none, or options contradict each other.
+    """
+    from hwnas.errors import UsageError
+    from hwnas.searches import SEARCHES, Machines
+
+    given = {"--workers": workers, "--ray": ray, "--trial-cpus": cpus, "--trial-gpus": gpus}
+    named = [option for option, value in given.items() if value is not None]
+    if named and not SEARCHES[config.algorithm].takes_machines:
+        raise UsageError(f"{config.algorithm} searches in one process; leave {named[0]} out")
+    if ray is not None and workers is not None:
+        raise UsageError(
+            "--workers are processes of this machine, and --ray takes those of a cluster; give one of them"
+        )
+    if ray is None and named and named != ["--workers"]:
+        raise UsageError(f"{named[-1]} is for clusters; add --ray ADDRESS, or leave it out")
+    known = {"workers": workers, "ray": ray, "cpus": cpus, "gpus": gpus}
+    return Machines(**{name: value for name, value in known.items() if value is not None})  # type: ignore[arg-type]
 
 
 def takes_settings(read: Callable[..., Layers]) -> Callable[[Callable[..., None]], Callable[..., None]]:

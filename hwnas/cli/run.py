@@ -14,6 +14,10 @@ def run(
     layers: options.Layers,
     out: options.Out = None,
     resume: options.Resume = False,
+    workers: options.Workers = None,
+    ray: options.RayAddress = None,
+    trial_cpus: options.RayCpus = None,
+    trial_gpus: options.RayGpus = None,
     json: options.Json = False,
 ) -> None:
     """From photographs to a verified network: search, train, export, evaluate, and measure what has a budget in time.
@@ -37,9 +41,10 @@ def run(
 
     directory, settings = open_run(out, resume, layers)
     with directory.discarded_if_unused(), progress() as tell:
+        machines = options.machines(settings, workers, ray, trial_cpus, trial_gpus)
         if not directory.architecture.exists():
             describe_space(settings, tell)
-        result, measured = pipeline.run_all(settings, directory, tell)
+        result, measured = pipeline.run_all(settings, directory, tell, machines)
     budgets = [budget for budget in pipeline.budgets_of(settings) if budget.metric in measured]
     over = {b: measured[b.metric].p50 / b.limit - 1 for b in budgets if b.is_missed(measured[b.metric].p50)}
     if json:

@@ -17,9 +17,13 @@ def search(
     layers: options.Layers,
     out: options.Out = None,
     resume: options.Resume = False,
+    workers: options.Workers = None,
+    ray: options.RayAddress = None,
+    trial_cpus: options.RayCpus = None,
+    trial_gpus: options.RayGpus = None,
     json: options.Json = False,
 ) -> None:
-    """Find the architecture: the most probable one that meets every budget, and the front around it.
+    """Find the architecture, and a front of others: quantnas by one training of all, falsr by many short ones.
 
     Examples:
 
@@ -30,6 +34,10 @@ def search(
       hwnas search --budget 100ms@180x320 --target cpu
 
       hwnas search --space quantnas-float --budget 30GFLOPs --preset paper
+
+      hwnas search --algorithm falsr --budget 300KParams --workers 2
+
+      hwnas search --algorithm falsr --objective latency@cpu --min-psnr 30 --ray auto
     """
     from hwnas import pipeline
     from hwnas.cli.console import progress
@@ -38,17 +46,20 @@ def search(
 
     directory, settings = open_run(out, resume, layers)
     with directory.discarded_if_unused(), progress() as tell:
+        machines = options.machines(settings, workers, ray, trial_cpus, trial_gpus)
         if not directory.architecture.exists():
             describe_space(settings, tell)
         photographs = pipeline.load_data(settings, pipeline.space_of(settings).scale, tell)
-        pipeline.search(settings, directory, photographs, tell)
+        pipeline.search(settings, directory, photographs, tell, machines)
     rows = read_front(directory)
     found = next(row for row in rows if row["chosen"] == "1")
     budgets = pipeline.budgets_of(settings)
     known = {b.metric: known_cost(found, b.metric) for b in budgets}
     costs = {metric: value for metric, (value, _) in known.items()}
     methods = {metric: method for metric, (_, method) in known.items()}
-    predicted = {b.metric: known_cost(found, b.metric, "predicted")[0] for b in budgets if b.model.measurable}
+    predicted = {
+        b.metric: known_cost(found, b.metric, "predicted")[0] for b in budgets if f"{b.metric}_predicted" in found
+    }
     if json:
         import json as encoder
 
@@ -64,7 +75,7 @@ def search(
     from hwnas.cli.console import stdout
 
     table = Table(title=f"Front of {directory.path}")
-    short = {"log_probability": "log p", "supernet_psnr_db": "supernet dB"}
+    short = {"log_probability": "log p", "supernet_psnr_db": "supernet dB", "psnr_db": "PSNR dB"}
     columns = [column for column in rows[0] if column != "architecture"]  # the point is the name of its file
     for column in columns:
         table.add_column(short.get(column, column).replace("_", " "), justify="right", overflow="fold")
@@ -107,10 +118,7 @@ def describe_space(settings: RunConfig, tell: Progress) -> None:
         minimum = bound.format(reach.minimum, ROUND_CEILING)
         now = bound.model.prediction(space.first, bound.input_size)
         how, certain = ("", "") if now is None else ("predicted ", f" ({now})")
-        tell.say(
-            f"  {bound.metric}: {how}minimum {minimum}, centre {bound.format(reach.centre)}, "
-            f"maximum {bound.format(reach.maximum)}{certain}; budget {bound}"
-        )
+        tell.say(f"  {bound.metric}: {how}minimum {minimum}{reach.beyond(bound)}{certain}; budget {bound}")
         if now is not None and now.speed is not None and abs(now.speed - 1) > CHANGED:
             tell.say(
                 f"  {settings.target} takes {now.speed:.2f} times as long now as when its table was built: its speed "

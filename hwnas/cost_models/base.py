@@ -141,7 +141,7 @@ class CostModel(ABC):
             for slot in space.wiring.slots
         }
 
-    def require(self, space: LayerwiseSpace, input_size: Size) -> None:
+    def require(self, space: SearchSpace, input_size: Size) -> None:
         """Find out, before anything takes long, whether all that a search needs is there.
 
         Raises:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from hwnas.architecture import Architecture
 from hwnas.cost_models.memory import MemoryCost
 from hwnas.devices.device import Device, Timing
 from hwnas.devices.measurement import Fingerprint
@@ -64,17 +65,30 @@ class Session:
 def measure_session(
     survey: Survey, choices: Sequence[Choice], device: Device, rounds: int, progress: Progress
 ) -> Session:
-    """Write networks of the survey's space as they would be deployed, and measure them in turn with its reference.
+    """`measure_in_turn` for networks of a survey's space and its reference."""
+    reference, *others = (survey.architecture(choice) for choice in (survey.reference, *choices))
+    return measure_in_turn(reference, others, survey.size, device, rounds, progress)
+
+
+def measure_in_turn(
+    reference_network: Architecture,
+    networks: Sequence[Architecture],
+    size: Size,
+    device: Device,
+    rounds: int,
+    progress: Progress,
+) -> Session:
+    """Write networks as they would be deployed, and measure them in turn with one that all are compared with.
 
     Raises:
         HwnasError: if one cannot be written, or as `Device.measure`.
     """
     with TemporaryDirectory(prefix="hwnas-") as folder:
         reference, *others = (
-            _written(survey, choice, device.target, Path(folder) / str(i))
-            for i, choice in enumerate((survey.reference, *choices))
+            _written(network, size, device.target, Path(folder) / str(i))
+            for i, network in enumerate((reference_network, *networks))
         )
-        timing = Timing(survey.size, rounds, precision=0.0, seconds=0.0)
+        timing = Timing(size, rounds, precision=0.0, seconds=0.0)
         found = device.measure([*[reference] * _REFERENCES, *others], timing, progress)
     references, measurements = found[:_REFERENCES], found[_REFERENCES:]
     # Their mean in each round, as one network.
@@ -96,17 +110,22 @@ def measure_session(
     )
 
 
-def _written(survey: Survey, choice: Choice, target: Target, stem: Path) -> Path:
+def _written(network: Architecture, size: Size, target: Target, stem: Path) -> Path:
     path = stem.with_suffix(untrained_suffix(target))
-    write_untrained(survey.architecture(choice), target, survey.size, path)
+    write_untrained(network, target, size, path)
     return path
 
 
 def batches(survey: Survey, choices: Sequence[Choice]) -> list[list[Choice]]:
-    """So many networks together as the device's memory may bear."""
-    most = max((MemoryCost().architecture_cost(survey.architecture(c), survey.size).value for c in choices), default=1)
-    size = max(1, min(_BATCH, int(_BATCH_BYTES / most) - _REFERENCES))
-    return [list(choices[i : i + size]) for i in range(0, len(choices), size)]
+    """So many networks of a survey's space together as the device's memory may bear."""
+    together = how_many_together([survey.architecture(choice) for choice in choices], survey.size)
+    return [list(choices[i : i + together]) for i in range(0, len(choices), together)]
+
+
+def how_many_together(networks: Sequence[Architecture], size: Size) -> int:
+    """How many of these networks may be loaded at once."""
+    most = max((MemoryCost().architecture_cost(network, size).value for network in networks), default=1)
+    return max(1, min(_BATCH, int(_BATCH_BYTES / most) - _REFERENCES))
 
 
 def wanted(survey: Survey, calibration: int) -> list[tuple[Choice, Purpose]]:
@@ -156,10 +175,11 @@ def estimate_minutes(survey: Survey, device: Device, calibration: int = CALIBRAT
     lacking = list(missing(survey, calibration, rounds))
     turns = _Turns()
     with TemporaryDirectory(prefix="hwnas-") as folder:
-        reference = _written(survey, survey.reference, device.target, Path(folder) / "reference")
+        target = device.target
+        reference = _written(survey.architecture(survey.reference), survey.size, target, Path(folder) / "reference")
         started = time.monotonic()  # after what the first of all networks takes besides: libraries are loaded for it
         for choice in lacking[:1]:
-            _written(survey, choice, device.target, Path(folder) / "other")
+            _written(survey.architecture(choice), survey.size, target, Path(folder) / "other")
         device.measure([reference], Timing(survey.size, 3, precision=0.0, seconds=0.0), turns)
         whole = time.monotonic() - started
     # Compilers have no turns, and not every device tells of them.

@@ -14,6 +14,7 @@ from hwnas.architecture import Architecture
 from hwnas.cost_models.base import Cost, LayerCost, Prediction
 from hwnas.cost_models.target import TARGET_COST_MODELS, TargetCostModel
 from hwnas.devices import DEVICES, Fingerprint, Method, open_device
+from hwnas.devices.device import Device
 from hwnas.devices.target import Target
 from hwnas.errors import HwnasError
 from hwnas.latency.build import (
@@ -21,6 +22,8 @@ from hwnas.latency.build import (
     Session,
     batches,
     estimate_minutes,
+    how_many_together,
+    measure_in_turn,
     measure_session,
     open_survey,
     require_same,
@@ -76,6 +79,7 @@ class LatencyCost(TargetCostModel):
         self._fitted: list[_Fitted] | None = None
         self._fingerprint = fingerprint
         self._in_use: tuple[LayerwiseSpace, Size] | None = None
+        self._whole: tuple[Architecture, Size] | None = None
 
     @property
     def how_measured(self) -> Method:
@@ -99,16 +103,21 @@ class LatencyCost(TargetCostModel):
     def _speed_of(self, survey: Survey) -> float:
         return self.yardstick / survey.ms if self._is_in_use(survey) else 1.0
 
-    def require(self, space: LayerwiseSpace, size: Size) -> None:
+    def require(self, space: SearchSpace, size: Size) -> None:
         """Find out, before anything takes long, whether the device is there and a table is of what it is now.
 
-        Its reference is measured: predictions are of the speed that the device has now.
+        Its reference is measured: predictions are of the speed that the device has now. Where layers are not chosen one
+        by one there is no table: networks are measured whole, and ``space.first`` is what they are compared with.
 
         Raises:
             HwnasError: if not; without a table with the command that builds it and about how long that takes.
         """
         with open_device(self.target) as device:
             self._fingerprint, self._fitted = device.probe().fingerprint, None
+            if not isinstance(space, LayerwiseSpace):
+                self._whole = space.first, size
+                self._measure_whole(device, [], Silent())
+                return
             try:
                 found = self.fitted(space, size)
             except HwnasError as error:
@@ -122,8 +131,11 @@ class LatencyCost(TargetCostModel):
     def measure(self, architectures: Sequence[Architecture], input_size: Size, progress: Progress) -> list[float]:
         """Milliseconds: medians in turn with the reference, times what that takes now.
 
-        They go into the table, and predictions to the device's present speed.
+        They go into the table, where there is one, and predictions to the device's present speed.
         """
+        if self._whole is not None:
+            with open_device(self.target) as device:
+                return self._measure_whole(device, architectures, progress)
         sessions = []
         with open_device(self.target) as device:
             # Somebody may have added to the table since, and a resumed search has not asked for the device yet.
@@ -149,6 +161,16 @@ class LatencyCost(TargetCostModel):
                 "those of now"
             )
         return [ratio * self.yardstick for ratio in ratios]
+
+    def _measure_whole(self, device: Device, architectures: Sequence[Architecture], progress: Progress) -> list[float]:
+        """The same without a table."""
+        assert self._whole is not None
+        reference, size = self._whole
+        together = how_many_together([reference, *architectures], size)
+        groups = [architectures[i : i + together] for i in range(0, len(architectures), together)] or [[]]
+        sessions = [measure_in_turn(reference, group, size, device, ROUNDS, progress) for group in groups]
+        self.yardstick = statistics.median(session.reference_ms for session in sessions)
+        return [ratio * self.yardstick for session in sessions for ratio in session.ratios]
 
     def _heed(self, found: _Fitted, sessions: Sequence[Session]) -> None:
         """Predict at the speed that the device had in these sessions."""
@@ -215,7 +237,9 @@ class LatencyCost(TargetCostModel):
         layers.append(LayerCost("(network)", "what every one of its space takes", 1, model.constant))
         return Cost(self.name, sum(layer.value for layer in layers), self.unit, size, tuple(layers))
 
-    def prediction(self, architecture: Architecture, input_size: Size) -> Prediction:
+    def prediction(self, architecture: Architecture, input_size: Size) -> Prediction | None:
+        if self._whole is not None:
+            return None
         found = self._of([architecture], input_size)
         return replace(found.prediction, speed=found.speed if self._is_in_use(found.survey) else None)
 

@@ -19,6 +19,24 @@ from hwnas.searches import feasibility
 from hwnas.searches.feasibility import CostRange
 from hwnas.spaces.space import SearchSpace, layerwise
 
+
+@dataclass(frozen=True)
+class Machines:
+    """Where networks are tried out. What a search finds does not depend on it.
+
+    Attributes:
+        workers: processes of this machine at once.
+        ray: address of a cluster to use instead.
+        cpus: processors of the cluster for each network.
+        gpus: GPUs of the cluster for each network; 0.5 for two that share one.
+    """
+
+    workers: int = 1
+    ray: str | None = None
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+
 Space = TypeVar("Space", bound=SearchSpace)
 
 
@@ -35,6 +53,7 @@ class SearchTask(Generic[Space]):
         seed: the same seed gives the same result on a CPU.
         run: where results and resume states go; if a state of an unfinished search is there, it goes on from it.
         progress: whom to tell.
+        machines: where networks are tried out, for a search that tries out several at once.
     """
 
     space: Space
@@ -45,6 +64,7 @@ class SearchTask(Generic[Space]):
     seed: int
     run: RunDirectory
     progress: Progress
+    machines: Machines = Machines()
 
 
 @dataclass(frozen=True)
@@ -53,7 +73,7 @@ class Candidate:
 
     Attributes:
         architecture: the network.
-        costs: metric name to value, at the task's input sizes; predicted, of what can be measured.
+        costs: metric name to value, at the task's input sizes; predicted, of what can be measured, if it is there.
         score: the search's own preference, larger is better.
         measured: metric name to value, of those that were measured on the device.
         psnr: validation PSNR of the search's estimate of it, in dB: for comparing points, not a trained network's.
@@ -73,10 +93,12 @@ class SearchResult:
     Attributes:
         chosen: the architecture; it meets every budget.
         front: candidates in ascending order of the first metric; ``chosen`` is among them.
+        missed: what was asked for and not found, if so; an error, after the result is kept.
     """
 
     chosen: Architecture
     front: tuple[Candidate, ...]
+    missed: str | None = None
 
 
 class Search(ABC):
@@ -88,6 +110,11 @@ class Search(ABC):
 
     Settings: ClassVar[type[BaseModel]]
     default_space: ClassVar[str] = "quantnas"
+    takes_machines: ClassVar[bool] = False
+    """Whether it tries out several networks at once."""
+
+    columns: ClassVar[tuple[str, str]] = ("log_probability", "supernet_psnr_db")
+    """What a candidate's ``score`` and ``psnr`` are called in tables."""
 
     def check(self, space: SearchSpace, budgets: Sequence[Budget], settings: BaseModel) -> None:
         """Find out, before anything is loaded or written, whether devices can be reached and budgets be met.
@@ -106,7 +133,7 @@ class Search(ABC):
             HwnasError: if they cannot.
         """
         for budget in budgets:
-            budget.model.require(layerwise(space, "this search"), budget.input_size)
+            budget.model.require(space, budget.input_size)
 
     def cost_range(self, space: SearchSpace, budget: Budget) -> CostRange:
         """What networks of the space cost, in the metric of the budget."""

@@ -17,11 +17,16 @@ UNKNOWN = 0.1
 
 @dataclass(frozen=True, slots=True)
 class CostRange:
-    """Cheapest, mean and dearest architecture of a space, in the metric's unit."""
+    """Cheapest, mean and dearest architecture of a space, in the metric's unit; None for what is not known."""
 
     minimum: float
-    centre: float
-    maximum: float
+    centre: float | None
+    maximum: float | None
+
+    def beyond(self, budget: Budget) -> str:
+        """The rest of a sentence that says the minimum."""
+        known = {"centre": self.centre, "maximum": self.maximum}
+        return "".join(f", {name} {budget.format(value)}" for name, value in known.items() if value is not None)
 
 
 def cost_range(space: LayerwiseSpace, budget: Budget) -> CostRange:
@@ -54,8 +59,7 @@ def require_feasible(space: LayerwiseSpace, budgets: Sequence[Budget]) -> None:
             minimum = budget.format(reach.minimum, ROUND_CEILING)
             raise UsageError(
                 f"no architecture of space {space.name} meets {budget}: "
-                f"its {'predicted ' * (prediction is not None)}minimum is {minimum}, "
-                f"centre {budget.format(reach.centre)}, maximum {budget.format(reach.maximum)}; "
+                f"its {'predicted ' * (prediction is not None)}minimum is {minimum}{reach.beyond(budget)}; "
                 "raise the budget, or use fewer cells, fewer channels or narrower bits"
             )
         constant = budget.model.space_constant(space, budget.input_size)

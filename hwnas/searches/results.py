@@ -14,11 +14,17 @@ from hwnas.run_directory import RunDirectory
 from hwnas.searches.base import SearchResult
 
 
-def save_result(run: RunDirectory, result: SearchResult) -> None:
-    """Write the front, its architectures, and last the chosen one: where that is, the search is complete."""
+def save_result(run: RunDirectory, result: SearchResult, columns: tuple[str, str]) -> None:
+    """Write the front, its architectures, and last the chosen one: where that is, the search is complete.
+
+    Args:
+        run: where to.
+        result: what was found.
+        columns: what the candidates' ``score`` and ``psnr`` are called.
+    """
     buffer = io.StringIO()
     metrics = list(result.front[0].costs)
-    measurable = [metric for metric in metrics if cost_model(metric).measurable]
+    measurable = [m for m in dict.fromkeys((*metrics, *result.front[0].measured)) if cost_model(m).measurable]
     header = [f"{metric}_predicted" if metric in measurable else metric for metric in metrics]
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(
@@ -26,8 +32,7 @@ def save_result(run: RunDirectory, result: SearchResult) -> None:
             "point",
             *header,
             *(cost_model(m).measured_column for m in measurable),
-            "log_probability",
-            "supernet_psnr_db",
+            *columns,
             "chosen",
             "architecture",
         ]

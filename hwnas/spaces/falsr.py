@@ -64,6 +64,12 @@ class Cell(NamedTuple):
         return cls(*_PAPER[match[1]], int(match[2]), int(match[3]), match[5] == "is", int(match[4]))
 
     @property
+    def label(self) -> str:
+        """Its name in the paper: ``conv_f64_k3_b4_isskip``."""
+        name = next(name for name, made_of in _PAPER.items() if made_of == (self.kind, self.groups))
+        return f"{name}_f{self.filters}_k{self.kernel}_b{self.repeats}_{'is' if self.residual else 'no'}skip"
+
+    @property
     def canonical(self) -> Cell:
         """The one of those that are the same network."""
         return self._replace(residual=self.residual and self.repeats > 1)
@@ -221,7 +227,7 @@ class FALSRSpace(SearchSpace):
 
 def _space(name: str, colour: str, options: SpaceOptions) -> SearchSpace:
     for option in ("channels", "adadm"):
-        if getattr(options, option) is not None:
+        if getattr(options, option):
             raise UsageError(f"space {name} has no {option} to set; leave it out")
     if options.bits is not None and len(options.bits) != 1:
         raise UsageError(f"space {name} has one bit width for all layers; give --bits one: --bits 8")

@@ -1,0 +1,198 @@
+"""What a search tells of itself: a line for each generation, tables, pictures, and in the end its front."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+
+import numpy as np
+
+from hwnas.budget import format_quantity
+from hwnas.files import write_text
+from hwnas.reports.search_pictures import Generation, Objective, Point, write_search_report
+from hwnas.searches.base import Candidate, SearchResult, SearchTask
+from hwnas.searches.falsr.evolution import Evolution, Individual
+from hwnas.searches.falsr.judge import TrialJudge
+from hwnas.searches.falsr.selection import Floats, fronts, hypervolume
+from hwnas.spaces.falsr import CELLS, FALSRSpace, Genotype
+
+
+class Chronicle:
+    """Notes what becomes of a search.
+
+    The hypervolume is over the PSNR, and over each objective as its place between the least and the most that it was
+    in the first generation, on a logarithmic scale: the dB above the reference that the best network within a budget
+    gains, averaged over all such budgets.
+
+    Args:
+        task: the search.
+        evolution: what it does.
+        bicubic_psnr: what bicubic enlargement scores on the same images, in dB.
+    """
+
+    def __init__(self, task: SearchTask[FALSRSpace], evolution: Evolution, bicubic_psnr: float) -> None:
+        self.task = task
+        self.evolution = evolution
+        self.bicubic_psnr = bicubic_psnr
+        self.history: list[Generation] = []
+        self._scale: tuple[Floats, Floats] | None = None
+        self._resumed = 0
+
+    def note(self, generation: int, judge: TrialJudge) -> None:
+        """A generation is done."""
+        best = max(individual.psnr for individual in self.evolution.everyone)
+        volume = self.hypervolume()
+        self.history.append(Generation(generation, len(judge.tried), volume, best))
+        members = self.front()
+        judge.figures.update(
+            generation=f"{generation}/{self.evolution.settings.generations}",
+            front=str(len(members)),
+            hypervolume=f"{volume:.3f} dB",
+            best=f"{best:.2f} dB",
+        )
+        judge.bar.advance(0, **judge.figures)
+        if judge.trained == 0:  # all of it was known
+            self._resumed = generation + 1
+            return
+        if self._resumed:
+            self.task.progress.say(f"generations 0 to {self._resumed - 1} were done before")
+            self._resumed = 0
+        self.task.progress.say(self._line(generation, members, judge))
+        self.write(judge)
+
+    def hypervolume(self) -> float:
+        """Of all that were tried, in dB; see the class."""
+        values = self.evolution.values(self.evolution.everyone)
+        if self._scale is None:
+            low, high = values[:, 1:].min(0), values[:, 1:].max(0)
+            least = min(self.bicubic_psnr, float(-values[:, 0].max()))
+            reference = np.array([-least, *np.ones(len(low))])
+            spread = np.where(high > low, high - low, 1.0)
+            self._scale = reference, np.vstack([np.r_[0.0, low], np.r_[1.0, spread]])
+        reference, (low, spread) = self._scale
+        # Nothing is gained by costing less than the least of the scale.
+        scaled = np.maximum((values - low) / spread, np.r_[-np.inf, np.zeros(values.shape[1] - 1)])
+        return hypervolume(scaled, reference)
+
+    def front(self) -> list[Individual]:
+        """Who is not dominated by anyone tried, among those who violate no constraint; the best if all do."""
+        within = [i for i in self.evolution.everyone if not self.evolution.violation(i)]
+        if not within:
+            return [max(self.evolution.everyone, key=lambda individual: individual.psnr)]
+        first, *_ = fronts(self.evolution.values(within))
+        return sorted((within[i] for i in first), key=lambda individual: (individual.costs, -individual.psnr))
+
+    def chosen(self, front: list[Individual]) -> Individual:
+        """The best network; where the PSNR alone is bounded, the one that costs least of the first objective."""
+        objective = self.evolution.problem.objectives[0]
+        if self.evolution.settings.min_psnr is not None and not self.task.budgets:
+            return min(front, key=lambda individual: individual.costs[objective])
+        return max(front, key=lambda individual: individual.psnr)
+
+    def result(self, judge: TrialJudge) -> SearchResult:
+        """The front as a search returns it."""
+        self.write(judge)
+        members = self.front()
+        crowding = self.evolution.ranking(members).crowding
+        terms = self.evolution.problem.terms
+        candidates = []
+        for i, individual in enumerate(members):
+            known = {term.model.name: cost for term, cost in zip(terms, individual.costs, strict=True)}
+            measured = {terms[j].model.name: individual.costs[j] for j in self.evolution.problem.measured}
+            counted = {name: cost for name, cost in known.items() if name not in measured}
+            architecture = self.task.space.architecture(individual.genotype, f"{self.task.space.name}-{i:02d}")
+            candidates.append(Candidate(architecture, counted, float(crowding[i]), individual.psnr, measured))
+        chosen = candidates[members.index(self.chosen(members))]
+        missed = None
+        least = self.evolution.settings.min_psnr
+        if least is not None and chosen.psnr < least:
+            missed = (
+                f"no candidate reached {least:.2f} dB; the best, which is kept, has {chosen.psnr:.2f} dB: train it, or "
+                "search with a lower --min-psnr"
+            )
+        return SearchResult(chosen.architecture, tuple(candidates), missed)
+
+    def write(self, judge: TrialJudge) -> None:
+        """``candidates.csv`` and ``report.html`` as of now."""
+        members = self.front()
+        places = {individual.genotype: i for i, individual in enumerate(members)}
+        write_text(self.task.run.candidates, self._table(judge, places))
+        problem = self.evolution.problem
+        objectives = [
+            Objective(term.model.name, term.model.unit, term.model.at(term.size).removeprefix(" at "))
+            for term in (problem.terms[i] for i in problem.objectives)
+        ]
+        chosen = self.chosen(members)
+        points = [
+            Point(
+                generation=generation,
+                psnr=trial.outcome.psnr,
+                costs=tuple(proposal.costs[i] for i in problem.objectives),
+                front=places.get(genotype),
+                chosen=genotype == chosen.genotype,
+                stopped=trial.outcome.stopped,
+                network=describe(genotype),
+            )
+            for genotype, (proposal, generation, trial) in judge.tried.items()
+            if trial.outcome is not None
+        ]
+        write_search_report(
+            self.task.run.report,
+            f"{self.task.run.path.name}: search by FALSR",
+            self._subtitle(judge),
+            objectives,
+            points,
+            self.history,
+        )
+
+    def _subtitle(self, judge: TrialJudge) -> list[str]:
+        stopped = sum(t.outcome is not None and t.outcome.stopped for _, _, t in judge.tried.values())
+        rejected = self.evolution.rejected
+        bounds = [str(budget) for budget in self.task.budgets]
+        if self.evolution.settings.min_psnr is not None:
+            bounds.append(f"at least {self.evolution.settings.min_psnr:.2f} dB")
+        failed = sum(trial.outcome is None for _, _, trial in judge.tried.values())
+        return [
+            f"{len(judge.tried)} candidates in {len(self.history)} generations, each trained for "
+            f"{self.evolution.settings.evaluation.steps} steps; bicubic enlargement scores {self.bicubic_psnr:.2f} dB",
+            f"constraints: {', '.join(bounds) or 'none'}",
+            f"not trained: {rejected['over budget']} over a budget, {rejected['duplicate']} duplicates; given up: "
+            f"{stopped}; failed: {failed}",
+        ]
+
+    def _line(self, generation: int, members: list[Individual], judge: TrialJudge) -> str:
+        problem = self.evolution.problem
+        least = [
+            f"{format_quantity(min(i.costs[t] for i in self.evolution.everyone), problem.terms[t].model.unit)}"
+            for t in problem.objectives
+        ]
+        figures = judge.figures
+        return (
+            f"generation {figures['generation']}: front {len(members)}, hypervolume {figures['hypervolume']}, "
+            f"best {figures['best']}, least {' and '.join(least)}; {figures['trials/min']} trials/min"
+        )
+
+    def _table(self, judge: TrialJudge, places: dict[Genotype, int]) -> str:
+        buffer = io.StringIO()
+        terms = self.evolution.problem.terms
+        columns = [t.model.measured_column if t.model.measurable else t.model.name for t in terms]
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(
+            ["generation", "origin", *columns, "psnr_db", "front", "steps", "seconds", "stopped", "error", "network"]
+        )
+        for genotype, (proposal, generation, trial) in judge.tried.items():
+            done = trial.outcome
+            outcome: list[object] = [""] * 5
+            if done is not None:
+                figures = f"{done.psnr:.4f}", places.get(genotype, ""), done.steps, f"{done.seconds:.2f}"
+                outcome = [*figures, int(done.stopped)]
+            costs = ["" if math.isnan(cost) else f"{cost:.10g}" for cost in proposal.costs]
+            writer.writerow([generation, proposal.origin, *costs, *outcome, trial.error or "", describe(genotype)])
+        return buffer.getvalue()
+
+
+def describe(genotype: Genotype) -> str:
+    """A network in a line: its cells as the paper writes them, and its rows of connections."""
+    rows = ".".join("".join(map(str, row)) for row in genotype.macro)
+    return " ".join([*(CELLS[cell].label for cell in genotype.cells), rows])

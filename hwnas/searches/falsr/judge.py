@@ -1,0 +1,160 @@
+"""Finds out what candidates cost on devices and how good they are, each once, with the log as its memory."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from hwnas.devices.target import load_target
+from hwnas.errors import HwnasError
+from hwnas.exporters.profiles import PROFILES
+from hwnas.progress import Task
+from hwnas.searches.base import SearchTask
+from hwnas.searches.falsr.evolution import Proposal
+from hwnas.searches.falsr.local_workers import LocalWorkers
+from hwnas.searches.falsr.log import Log, Measured, Speed, Trial
+from hwnas.searches.falsr.problem import Problem
+from hwnas.searches.falsr.settings import EvaluationSettings
+from hwnas.searches.falsr.trial import Outcome, TrialData, TrialPlan
+from hwnas.searches.falsr.workers import Workers, run_trials
+from hwnas.spaces.falsr import FALSRSpace, Genotype
+
+
+@dataclass
+class TrialJudge:
+    """The `Judge` of a real search.
+
+    Attributes:
+        task: the search.
+        problem: what it seeks.
+        settings: how candidates are trained.
+        log: what is known already.
+        workers: entered.
+        images: training images with room for the crops.
+        bar: shows trials.
+        figures: shown beside the bar.
+        trained: trials that this process has run.
+        tried: what is known of each candidate that was trained, by genotype, with the proposal it was.
+    """
+
+    task: SearchTask[FALSRSpace]
+    problem: Problem
+    settings: EvaluationSettings
+    log: Log
+    workers: Workers
+    images: tuple[int, ...]
+    bar: Task
+    figures: dict[str, str] = field(default_factory=dict)
+    trained: int = 0
+    tried: dict[Genotype, tuple[Proposal, int, Trial]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._started = time.monotonic()
+        self._placement = PROFILES[load_target(self.task.target).profile].placement
+        self._fingerprints: dict[Genotype, str] = {}
+
+    def fingerprint(self, genotype: Genotype) -> str:
+        """Of the genotype's architecture."""
+        if genotype not in self._fingerprints:
+            self._fingerprints[genotype] = self.task.space.architecture(genotype).fingerprint
+        return self._fingerprints[genotype]
+
+    def measure(self, genotypes: Sequence[Genotype]) -> list[dict[int, float]]:
+        """Costs on devices, all at the speed that these had when the search began."""
+        for i in self.problem.measured:
+            term = self.problem.terms[i]
+            metric = term.model.name
+            unknown = [g for g in genotypes if (self.fingerprint(g), metric) not in self.log.measured]
+            if not unknown:
+                continue
+            architectures = [self.task.space.architecture(genotype) for genotype in unknown]
+            found = term.model.measure(architectures, term.size, self.task.progress)
+            now = term.model.yardstick
+            if metric not in self.log.speeds:
+                self.log.add(Speed(metric=metric, yardstick=now))
+            then = self.log.speeds[metric]
+            for genotype, value in zip(unknown, found, strict=True):
+                fingerprint = self.fingerprint(genotype)
+                self.log.add(Measured(architecture=fingerprint, metric=metric, value=value / now * then))
+        return [
+            {i: self.log.measured[self.fingerprint(g), self.problem.terms[i].model.name] for i in self.problem.measured}
+            for g in genotypes
+        ]
+
+    def train(self, proposals: Sequence[Proposal], generation: int) -> list[float | None]:
+        """PSNR after a short training; candidates that the log knows are not trained again."""
+        unknown = [p for p in proposals if self.fingerprint(p.genotype) not in self.log.trials]
+        for ended in run_trials(self.workers, [self._plan(proposal) for proposal in unknown]):
+            if ended is None:
+                self.bar.advance(0)
+                continue
+            plan, result = ended
+            name = plan.architecture.fingerprint
+            if isinstance(result, Outcome):
+                self.log.add(Trial(architecture=name, outcome=result))
+            else:
+                self.log.add(Trial(architecture=name, error=result.reason))
+                self.task.progress.say(f"candidate {name} failed twice, and is left out: {result.reason}")
+            self.trained += 1
+            rate = 60 * self.trained / (time.monotonic() - self._started)
+            self.figures["trials/min"] = f"{rate:.1f}"
+            self.bar.advance(**self.figures)
+        found: list[float | None] = []
+        for proposal in proposals:
+            trial = self.log.trials[self.fingerprint(proposal.genotype)]
+            self.tried[proposal.genotype] = proposal, generation, trial
+            found.append(None if trial.outcome is None else trial.outcome.psnr)
+        if not any(psnr is not None for psnr in found):
+            reason = next(t.error for _, g, t in reversed(self.tried.values()) if g == generation)
+            raise HwnasError(f"all {len(proposals)} candidates of generation {generation} failed: {reason}")
+        return found
+
+    def _plan(self, proposal: Proposal) -> TrialPlan:
+        architecture = self.task.space.architecture(proposal.genotype)
+        digest = hashlib.sha256(f"{self.task.seed}/{architecture.fingerprint}".encode()).digest()
+        return TrialPlan(
+            architecture=architecture,
+            settings=self.settings,
+            placement=self._placement,
+            images=self.images,
+            # The same whoever trains it, and whenever.
+            seed=int.from_bytes(digest[:6], "big"),
+            stop_below=self._hopeless_below(proposal),
+        )
+
+    def _hopeless_below(self, proposal: Proposal) -> float | None:
+        """PSNR at the rung that is too low for a network of this cost."""
+        if self.settings.early_stop is None:
+            return None
+        mine = [proposal.costs[i] for i in self.problem.objectives]
+        cheaper = [
+            trial.outcome.rung_psnr
+            for other, _, trial in self.tried.values()
+            if trial.outcome is not None
+            and trial.outcome.rung_psnr is not None
+            and all(other.costs[i] <= cost for i, cost in zip(self.problem.objectives, mine, strict=True))
+        ]
+        return max(cheaper) - self.settings.early_stop if cheaper else None
+
+
+@contextmanager
+def open_workers(task: SearchTask[FALSRSpace], data: TrialData) -> Iterator[Workers]:
+    """Workers where the user wants them."""
+    machines = task.machines
+    if machines.ray is not None:
+        from hwnas.searches.falsr.ray_workers import RayWorkers
+
+        with RayWorkers(machines.ray, data, machines.cpus, machines.gpus) as workers:
+            yield workers
+        return
+    folder = task.run.path / "search" / "images"
+    data.save(folder)
+    try:
+        with LocalWorkers(machines.workers, folder, task.space.scale) as workers:
+            yield workers
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
