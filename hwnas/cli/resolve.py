@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from hwnas.architecture import Architecture
+    from hwnas.cli.options import Layers
     from hwnas.evaluation import Upscaler
     from hwnas.sizes import Size
 
@@ -80,6 +81,28 @@ def resolve_architecture(
     if bicubic is not None and bicubic != getattr(architecture.wiring, "bicubic", False):
         raise UsageError(f"whether {name} adds the bicubic enlargement is part of it; leave --[no-]bicubic out")
     return architecture if bits is None else with_bits(architecture, bits)
+
+
+def candidate_of(run: str, point: int, bits: int | None, out: Path | None, layers: Layers) -> tuple[str, Path, Layers]:
+    """A point of a run's front: its file, the folder to train it in, and the settings of its run beneath the user's.
+
+    Raises:
+        UsageError: if there is no such point.
+    """
+    from hwnas.config import read_settings
+    from hwnas.run_directory import RunDirectory
+    from hwnas.searches.results import read_front
+
+    directory = RunDirectory(Path(run))
+    if not directory.exists:
+        raise UsageError(f"{run} is no run; --candidate is a point of one's front")
+    last = len(read_front(directory)) - 1
+    if point > last:
+        raise UsageError(f"{directory.front} has the points 0 to {last}, and no {point}")
+    name = "-".join([directory.path.name, f"{point:02d}", *([f"{bits}bit"] if bits else [])])
+    preset, *rest = layers
+    settings = (preset or read_settings(directory.config), *rest)
+    return str(directory.front_architecture(point)), out or directory.path.with_name(name), settings
 
 
 def with_bits(architecture: Architecture, bits: int) -> Architecture:

@@ -14,6 +14,10 @@ from hwnas.cli import options
 def train(
     layers: options.Layers,
     network: Annotated[str, typer.Argument(metavar="RUN|ARCH.json|NAME", help="What to train.")],
+    candidate: Annotated[
+        int | None,
+        typer.Option("--candidate", min=0, help="Point of the run's front.csv to train, instead of the chosen one."),
+    ] = None,
     bits: Annotated[int | None, typer.Option("--bits", help="Every layer at this width; 32 for float.")] = None,
     out: options.Out = None,
     resume: options.Resume = False,
@@ -21,23 +25,28 @@ def train(
 ) -> None:
     """Train from scratch, quantisation-aware where the architecture has bits.
 
-    A run is trained in its own folder and with its own settings; anything else in a new one.
+    A run is trained in its own folder and with its own settings; anything else in a new one. A candidate is trained
+    with the settings of its run, in a folder beside it.
 
     Examples:
 
       hwnas train runs/quantnas-cpu-5GBitOps
 
+      hwnas train runs/falsr-cpu-300KParams --candidate 3 --bits 8
+
       hwnas train espcn --bits 8 --data photos/ --preset small
     """
     from hwnas import pipeline
     from hwnas.cli.console import progress
-    from hwnas.cli.resolve import is_published, resolve_architecture
+    from hwnas.cli.resolve import candidate_of, is_published, resolve_architecture
     from hwnas.cli.runs import new_config, open_run
     from hwnas.config import load_config, make_config, merge
     from hwnas.errors import UsageError
     from hwnas.inference import Validation
     from hwnas.run_directory import RunDirectory
 
+    if candidate is not None:
+        network, out, layers = candidate_of(network, candidate, bits, out, layers)
     if Path(network).is_dir() and (out is None or out == Path(network)):
         directory = RunDirectory(Path(network))
         architecture = resolve_architecture(network)

@@ -1,4 +1,4 @@
-"""``search.html``: what a search tried and what it found, in pictures that need neither a network nor a server.
+"""``report.html``: what a search tried and what it found, in pictures that need neither a network nor a server.
 
 The file carries plotly.js with it. A content security policy allows the two scripts that it has, by their hashes, and
 no request at all, so that neither the name of a run nor anything else in it can do more than be read.
@@ -29,6 +29,7 @@ _HOVER_WIDTH = 40
 _ROWS = 8
 """Of the table that says how the search went."""
 
+_FONT = "system-ui, -apple-system, 'Segoe UI', sans-serif"
 _QUALITY = "PSNR after short training (dB)"
 
 
@@ -39,7 +40,7 @@ class Objective:
     Attributes:
         name: for people: "multiply-accumulates".
         unit: as of the cost model.
-        sized_at: at which input it is taken, as `CostModel.at` says it: " at 256x256", or nothing.
+        sized_at: at which input it is taken, "256x256"; empty where it does not depend on that.
     """
 
     name: str
@@ -48,7 +49,7 @@ class Objective:
 
     @property
     def heading(self) -> str:
-        return f"{self.name}{self.sized_at}"
+        return f"{self.name} at {self.sized_at}" if self.sized_at else self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ def write_search_report(
     # Here, since the command line has to start fast.
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
-    from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
+    from plotly.offline import get_plotlyjs
 
     pictures = [_scatter(objectives, candidates, pair) for pair in _pairs(objectives)] if candidates else []
     if history:
@@ -223,7 +224,7 @@ def _scatter(objectives: Sequence[Objective], candidates: Sequence[Point], pair:
     ]
     horizontal = objectives[across]
     if up is None:
-        vertical = {"title": {"text": _QUALITY}}
+        vertical = {"title": _title(_QUALITY)}
         caption = (
             f"PSNR against {horizontal.heading}; up and left is better. "
             "The line is the best PSNR of the front at up to each cost."
@@ -249,11 +250,16 @@ def _steps(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
     return steps
 
 
+def _title(text: str) -> dict[str, Any]:
+    """Of an axis; small enough for the whole of it to be on a phone."""
+    return {"text": text, "font": {"size": 13}}
+
+
 def _cost_axis(objective: Objective, costs: Sequence[float]) -> dict[str, Any]:
     # Milliseconds have their prefix already; d3 would write 0.5 of them as "500m".
     prefixed = format_quantity(1000, objective.unit).startswith("1 k")
     return {
-        "title": {"text": escape(f"{objective.heading} ({objective.unit})", quote=False)},
+        "title": _title(escape(f"{objective.heading} ({objective.unit})", quote=False)),
         # A logarithm shows nothing of what is free.
         "type": "log" if min(costs) > 0 else "linear",
         "tickformat": "~s" if prefixed else ",~r",
@@ -282,11 +288,11 @@ def _hypervolume(history: Sequence[Generation]) -> _Picture:
         "Hypervolume of the front after each generation: how much it dominates. "
         "Where the line is level, the search found nothing better."
     )
-    across = {"title": {"text": "generation"}, "tickformat": ",d", "rangemode": "nonnegative"}
+    across: dict[str, Any] = {"title": _title("generation"), "tickformat": ",d", "rangemode": "nonnegative"}
     # Whole numbers only: there is no generation 1.5.
     if len(history) < 8:
         across["dtick"] = 1
-    up = {"title": {"text": "hypervolume"}, "rangemode": "nonnegative"}
+    up = {"title": _title("hypervolume"), "rangemode": "nonnegative"}
     return _Picture(_figure([trace], across, up), caption)
 
 
@@ -299,7 +305,7 @@ def _figure(traces: Sequence[Mapping[str, Any]], across: Mapping[str, Any], up: 
         "template": "none",
         "xaxis": {**axis, "showline": True, "automargin": True, **across},
         "yaxis": {**axis, "showline": True, "automargin": True, **up},
-        "font": {"family": "system-ui, -apple-system, 'Segoe UI', sans-serif", "size": 13, "color": "#222"},
+        "font": {"family": _FONT, "size": 13, "color": "#222"},
         "margin": {"l": 50, "r": 24, "t": 12, "b": 50},
         "paper_bgcolor": "white",
         "plot_bgcolor": "white",

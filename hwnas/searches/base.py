@@ -22,7 +22,8 @@ from hwnas.spaces.space import SearchSpace, layerwise
 
 @dataclass(frozen=True)
 class Machines:
-    """Where networks are tried out. What a search finds does not depend on it.
+    """Where networks are tried out. What a search finds does not depend on it, but for rounding: a worker has its share
+    of the processors, and sums are added up in another order by other numbers of threads.
 
     Attributes:
         workers: processes of this machine at once.

@@ -13,6 +13,7 @@ from hwnas.files import write_text
 from hwnas.reports.search_pictures import Generation, Objective, Point, write_search_report
 from hwnas.searches.base import Candidate, SearchResult, SearchTask
 from hwnas.searches.falsr.evolution import Evolution, Individual
+from hwnas.searches.falsr.feasibility import cost_range
 from hwnas.searches.falsr.judge import TrialJudge
 from hwnas.searches.falsr.selection import Floats, fronts, hypervolume
 from hwnas.spaces.falsr import CELLS, FALSRSpace, Genotype
@@ -21,9 +22,9 @@ from hwnas.spaces.falsr import CELLS, FALSRSpace, Genotype
 class Chronicle:
     """Notes what becomes of a search.
 
-    The hypervolume is over the PSNR, and over each objective as its place between the least and the most that it was
-    in the first generation, on a logarithmic scale: the dB above the reference that the best network within a budget
-    gains, averaged over all such budgets.
+    The hypervolume is over the PSNR above bicubic enlargement (or above the worst of the first generation, if that is
+    lower), and over each objective as its place between the least that the space has and the most that is allowed, on a
+    logarithmic scale: the dB that the best network within budgets gains, averaged over all such budgets.
 
     Args:
         task: the search.
@@ -36,7 +37,7 @@ class Chronicle:
         self.evolution = evolution
         self.bicubic_psnr = bicubic_psnr
         self.history: list[Generation] = []
-        self._scale: tuple[Floats, Floats] | None = None
+        self._scale: tuple[float, Floats, Floats] | None = None
         self._resumed = 0
 
     def note(self, generation: int, judge: TrialJudge) -> None:
@@ -65,15 +66,21 @@ class Chronicle:
         """Of all that were tried, in dB; see the class."""
         values = self.evolution.values(self.evolution.everyone)
         if self._scale is None:
-            low, high = values[:, 1:].min(0), values[:, 1:].max(0)
-            least = min(self.bicubic_psnr, float(-values[:, 0].max()))
-            reference = np.array([-least, *np.ones(len(low))])
-            spread = np.where(high > low, high - low, 1.0)
-            self._scale = reference, np.vstack([np.r_[0.0, low], np.r_[1.0, spread]])
-        reference, (low, spread) = self._scale
-        # Nothing is gained by costing less than the least of the scale.
-        scaled = np.maximum((values - low) / spread, np.r_[-np.inf, np.zeros(values.shape[1] - 1)])
-        return hypervolume(scaled, reference)
+            self._scale = min(self.bicubic_psnr, float(-values[:, 0].max())), *self._range(values[:, 1:])
+        least, low, high = self._scale
+        # Nothing is gained by costing less than the least.
+        shares = np.maximum((values[:, 1:] - low) / np.where(high > low, high - low, 1.0), 0.0)
+        return hypervolume(np.column_stack([values[:, 0], shares]), np.array([-least, *np.ones(len(low))]))
+
+    def _range(self, first: Floats) -> tuple[Floats, Floats]:
+        """Logarithms of the least and the most of each objective: of measured ones, in the first generation."""
+        low, high = first.min(0), first.max(0)
+        problem = self.evolution.problem
+        for column, term in enumerate(problem.objectives):
+            if problem.terms[term].model.additive and term not in problem.measured:
+                least, most = cost_range(self.task.space, problem.terms[term])
+                low[column], high[column] = math.log(least), math.log(min(most, problem.terms[term].limit))
+        return low, high
 
     def front(self) -> list[Individual]:
         """Who is not dominated by anyone tried, among those who violate no constraint; the best if all do."""
@@ -167,10 +174,12 @@ class Chronicle:
             f"{format_quantity(min(i.costs[t] for i in self.evolution.everyone), problem.terms[t].model.unit)}"
             for t in problem.objectives
         ]
-        figures = judge.figures
+        figures, settings = judge.figures, self.evolution.settings
+        minutes = (settings.generations - generation) * settings.population / float(figures["trials/min"])
+        left = f", about {math.ceil(minutes)} min left" if generation < settings.generations else ""
         return (
             f"generation {figures['generation']}: front {len(members)}, hypervolume {figures['hypervolume']}, "
-            f"best {figures['best']}, least {' and '.join(least)}; {figures['trials/min']} trials/min"
+            f"best {figures['best']}, least {' and '.join(least)}; {figures['trials/min']} trials/min{left}"
         )
 
     def _table(self, judge: TrialJudge, places: dict[Genotype, int]) -> str:

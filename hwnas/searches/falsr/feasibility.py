@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from hwnas.networks.falsr import STEM
 from hwnas.searches.falsr.costs import FUSE, CandidateCosts
-from hwnas.spaces.falsr import CANONICAL, CELLS, Genotype, unconnected
+from hwnas.searches.falsr.problem import Term
+from hwnas.spaces.falsr import CANONICAL, CELLS, FALSRSpace, Genotype, unconnected
 
 Costs = tuple[float, ...]
 _Chain = tuple[Costs, tuple[int, ...]]
@@ -42,6 +43,12 @@ def cheapest_chains(costs: CandidateCosts) -> list[tuple[Costs, Genotype]]:
     ]
     connections = unconnected(space.cells)
     return [(price, Genotype(cells, connections)) for price, cells in _pareto(complete)]
+
+
+def cost_range(space: FALSRSpace, term: Term) -> tuple[float, float]:
+    """The least and the most that a network of the space costs; of a cost that adds up over cells."""
+    costs = CandidateCosts(space, [(term.model, term.size)])
+    return min(price[0] for price, _ in cheapest_chains(costs)), dearest(costs, 0)
 
 
 def _pareto(chains: Sequence[_Chain]) -> list[_Chain]:

@@ -14,12 +14,14 @@ from hwnas.budget import Budget
 from hwnas.errors import HwnasError, UsageError
 from hwnas.inference import Validation
 from hwnas.searches.base import Search, SearchResult, SearchTask
+from hwnas.searches.falsr import feasibility
 from hwnas.searches.falsr.chronicle import Chronicle
+from hwnas.searches.falsr.costs import CandidateCosts
 from hwnas.searches.falsr.evolution import Evolution
-from hwnas.searches.falsr.feasibility import cheapest_chains, dearest
+from hwnas.searches.falsr.feasibility import cheapest_chains
 from hwnas.searches.falsr.judge import TrialJudge, open_workers
 from hwnas.searches.falsr.log import Log
-from hwnas.searches.falsr.problem import Problem, require_counted_or_measured
+from hwnas.searches.falsr.problem import Problem, Term, require_counted_or_measured
 from hwnas.searches.falsr.settings import FALSRSettings
 from hwnas.searches.falsr.trial import TrialData
 from hwnas.searches.feasibility import UNKNOWN, CostRange
@@ -52,11 +54,11 @@ class FALSR(Search):
     def cost_range(self, space: SearchSpace, budget: Budget) -> CostRange:
         if budget.model.measurable:
             return CostRange(budget.model.yardstick, None, None)
-        costs = Problem(_falsr(space), (budget.metric,), (budget,)).candidate_costs
-        ((least, _),) = cheapest_chains(costs)
-        rng = random.Random(0)
+        term = Term(budget.model, budget.input_size)
+        costs, rng = CandidateCosts(_falsr(space), [(term.model, term.size)]), random.Random(0)
         sampled = [costs(costs.space.sample_genotype(rng))[0] for _ in range(_SAMPLES)]
-        return CostRange(least[0], math.fsum(sampled) / _SAMPLES, dearest(costs, 0))
+        least, most = feasibility.cost_range(costs.space, term)
+        return CostRange(least, math.fsum(sampled) / _SAMPLES, most)
 
     def run(self, task: SearchTask) -> SearchResult:
         space, settings = _falsr(task.space), FALSRSettings.model_validate(task.settings)

@@ -72,9 +72,7 @@ def derive_result(
         if cost > budget.limit * (1 + 1e-12):
             raise HwnasError(f"the derived architecture costs {cost} of {budget}; please report this")
     if (better := cheaper_and_better(front, best)) is not None:
-        file = task.run.front_architecture(front.index(better))
-        out = task.run.path.with_name(f"{task.run.path.name}-{file.stem}")
-        command = shlex.join(["hwnas", "train", str(file), "--config", str(task.run.config), "--out", str(out)])
+        command = shlex.join(["hwnas", "train", str(task.run.path), "--candidate", str(front.index(better))])
         task.progress.say(
             f"{better.architecture.name} has fewer {primary.model.unit} than the most probable choice, and the "
             f"supernet rates it {better.psnr - best.psnr:.2f} dB higher; to find out: {command}"
