@@ -28,7 +28,7 @@ from hwnas.progress import Progress, Task
 from hwnas.run_directory import RunDirectory
 from hwnas.searches import SEARCHES, Machines, SearchTask
 from hwnas.searches.results import save_result
-from hwnas.sizes import format_size, parse_size
+from hwnas.sizes import Size, format_size, parse_size
 from hwnas.spaces import SPACES
 from hwnas.spaces.space import SearchSpace
 
@@ -38,10 +38,14 @@ def space_of(config: RunConfig) -> SearchSpace:
     return SPACES[config.space_name](config.space)
 
 
+def input_size_of(config: RunConfig) -> Size | None:
+    """The size of low-resolution images that the settings state."""
+    return None if config.input_size is None else parse_size(config.input_size)
+
+
 def budgets_of(config: RunConfig) -> tuple[Budget, ...]:
     """The budgets that the settings state."""
-    size = None if config.input_size is None else parse_size(config.input_size)
-    return parse_budgets(config.budgets, size, config.target)
+    return parse_budgets(config.budgets, input_size_of(config), config.target)
 
 
 def check(config: RunConfig) -> None:
@@ -51,7 +55,7 @@ def check(config: RunConfig) -> None:
         UsageError: for an unknown space, algorithm or target, or a budget that cannot be met.
     """
     load_target(config.target)
-    SEARCHES[config.algorithm].check(space_of(config), budgets_of(config), config.search)
+    SEARCHES[config.algorithm].check(space_of(config), budgets_of(config), config.search, input_size_of(config))
 
 
 def reach_devices(config: RunConfig) -> None:
@@ -60,7 +64,8 @@ def reach_devices(config: RunConfig) -> None:
     Raises:
         HwnasError: if they cannot.
     """
-    SEARCHES[config.algorithm].reach_devices(space_of(config), budgets_of(config), config.search)
+    algorithm = SEARCHES[config.algorithm]
+    algorithm.reach_devices(space_of(config), budgets_of(config), config.search, input_size_of(config))
 
 
 def load_data(config: RunConfig, scale: int, progress: Progress) -> TrainingData:
@@ -102,6 +107,7 @@ def search(
         run=run,
         progress=progress,
         machines=machines or Machines(),
+        input_size=input_size_of(config),
     )
     result = algorithm.run(task)
     save_result(run, result, algorithm.columns)

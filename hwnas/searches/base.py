@@ -17,6 +17,7 @@ from hwnas.registry import Registry
 from hwnas.run_directory import RunDirectory
 from hwnas.searches import feasibility
 from hwnas.searches.feasibility import CostRange
+from hwnas.sizes import Size
 from hwnas.spaces.space import SearchSpace, layerwise
 
 
@@ -48,6 +49,7 @@ class SearchTask(Generic[Space]):
     Attributes:
         space: where to search.
         budgets: upper bounds; all have to be met. The first, or the search's own metric, orders the front.
+        input_size: low-resolution height and width at which costs without a budget are taken; None for each one's own.
         data: training images and the validation images it may select on.
         settings: an instance of the search's ``Settings``.
         target: name of the device it is for.
@@ -66,6 +68,7 @@ class SearchTask(Generic[Space]):
     run: RunDirectory
     progress: Progress
     machines: Machines = Machines()
+    input_size: Size | None = None
 
 
 @dataclass(frozen=True)
@@ -117,18 +120,28 @@ class Search(ABC):
     columns: ClassVar[tuple[str, str]] = ("log_probability", "supernet_psnr_db")
     """What a candidate's ``score`` and ``psnr`` are called in tables."""
 
-    def check(self, space: SearchSpace, budgets: Sequence[Budget], settings: BaseModel) -> None:
+    def check(
+        self, space: SearchSpace, budgets: Sequence[Budget], settings: BaseModel, input_size: Size | None = None
+    ) -> None:
         """Find out, before anything is loaded or written, whether devices can be reached and budgets be met.
+
+        Args:
+            space: where to search.
+            budgets: to be met.
+            settings: an instance of ``Settings``.
+            input_size: as of `SearchTask`.
 
         Raises:
             UsageError: if a budget cannot be met, with the least that can, or the space is not one for this search.
             HwnasError: if a device that is to be asked cannot be reached.
         """
-        self.reach_devices(space, budgets, settings)
+        self.reach_devices(space, budgets, settings, input_size)
         feasibility.require_feasible(layerwise(space, "this search"), budgets)
 
-    def reach_devices(self, space: SearchSpace, budgets: Sequence[Budget], settings: BaseModel) -> None:
-        """Find out whether costs can be told, and at which speed, where that is for a device to say.
+    def reach_devices(
+        self, space: SearchSpace, budgets: Sequence[Budget], settings: BaseModel, input_size: Size | None = None
+    ) -> None:
+        """Find out whether costs can be told, and at which speed, where that is for a device to say; see `check`.
 
         Raises:
             HwnasError: if they cannot.

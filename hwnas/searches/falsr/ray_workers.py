@@ -91,6 +91,8 @@ class RayWorkers(Workers):
         try:
             self._connect()
         except BaseException:
+            if self._driver is not None:
+                self._driver.kill()
             self._close()
             raise
         return self

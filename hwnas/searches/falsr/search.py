@@ -25,6 +25,7 @@ from hwnas.searches.falsr.problem import Problem, Term, require_counted_or_measu
 from hwnas.searches.falsr.settings import FALSRSettings
 from hwnas.searches.falsr.trial import TrialData
 from hwnas.searches.feasibility import UNKNOWN, CostRange
+from hwnas.sizes import Size
 from hwnas.spaces.falsr import FALSRSpace
 from hwnas.spaces.space import SearchSpace
 
@@ -40,14 +41,18 @@ class FALSR(Search):
     takes_machines = True
     columns = ("crowding_distance", "psnr_db")
 
-    def check(self, space: SearchSpace, budgets: Sequence[Budget], settings: BaseModel) -> None:
+    def check(
+        self, space: SearchSpace, budgets: Sequence[Budget], settings: BaseModel, input_size: Size | None = None
+    ) -> None:
         falsr = _falsr(space)
         require_counted_or_measured(budgets)
-        self.reach_devices(falsr, budgets, settings)
+        self.reach_devices(falsr, budgets, settings, input_size)
         _require_feasible(falsr, budgets)
 
-    def reach_devices(self, space: SearchSpace, budgets: Sequence[Budget], settings: BaseModel) -> None:
-        problem = Problem(_falsr(space), FALSRSettings.model_validate(settings).objectives, budgets)
+    def reach_devices(
+        self, space: SearchSpace, budgets: Sequence[Budget], settings: BaseModel, input_size: Size | None = None
+    ) -> None:
+        problem = Problem(_falsr(space), FALSRSettings.model_validate(settings).objectives, budgets, input_size)
         for i in problem.measured:
             problem.terms[i].model.require(space, problem.terms[i].size)
 
@@ -119,7 +124,7 @@ def _evolve(task: SearchTask[FALSRSpace], space: FALSRSpace, settings: FALSRSett
     log = Log(task.run.path / "search" / "trials.jsonl")
     for line in log.broken:
         task.progress.say(f"{log.path}: {line} is broken and skipped; what was there is done again")
-    problem = Problem(space, settings.objectives, task.budgets)
+    problem = Problem(space, settings.objectives, task.budgets, task.input_size)
     evolution = Evolution(space, problem, settings, task.seed)
     images = task.data.train.room_for(settings.evaluation.crop, task.progress.say)
     data = TrialData.of(task.data, space.scale, settings.evaluation.validation_crop)
