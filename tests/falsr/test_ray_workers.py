@@ -5,6 +5,7 @@ import random
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -107,9 +108,7 @@ def data() -> TrialData:
 
 def plan(seed: int, steps: int = 4, learning_rate: float = 1e-4) -> TrialPlan:
     settings = EvaluationSettings(steps=steps, batch=1, crop=8, learning_rate=learning_rate)
-    return TrialPlan(
-        architecture=SPACE.sample(random.Random(seed)), settings=settings, images=(0, 1, 2), seed=seed, stop_below=None
-    )
+    return TrialPlan(architecture=SPACE.sample(random.Random(seed)), settings=settings, images=(0, 1, 2), seed=seed)
 
 
 def found(result: Outcome | Failure) -> dict[str, Any]:
@@ -196,7 +195,7 @@ def test_nodes_that_join_are_used_and_ctrl_c_is_not_kept_waiting(cluster: Any, d
 
 
 def test_what_no_node_has_is_refused_at_once(cluster: Any, data: TrialData) -> None:
-    what = "a trial wants 1 CPUs and 1 GPUs, and the largest node of the cluster .* has 1 CPUs and 0 GPUs; ask for less"
+    what = "a trial wants 1 CPU and 1 GPU, and the largest node of the cluster .* has 1 CPU and 0 GPUs; ask for less"
     with pytest.raises(HwnasError, match=what), RayWorkers(cluster.address, data, gpus=1):
         pass
 
@@ -219,6 +218,7 @@ def test_when_no_worker_is_left_the_search_ends(cluster: Any, data: TrialData, m
                 cluster.remove_node(node, allow_graceful=False)
 
 
+@pytest.mark.slow
 def test_a_cluster_that_ends_ends_the_search(data: TrialData, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_workers, "GONE_SECONDS", 3.0)
     with cluster_of(1) as cluster:
@@ -234,6 +234,7 @@ def test_a_cluster_that_ends_ends_the_search(data: TrialData, monkeypatch: pytes
         assert time.monotonic() - started < 30
 
 
+@pytest.mark.slow
 def test_a_node_that_cannot_import_hwnas_is_told_apart(
     cluster: Any, data: TrialData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,6 +245,12 @@ def test_a_node_that_cannot_import_hwnas_is_told_apart(
     with node, RayWorkers(cluster.address, data, cpus=3) as workers:
         ended = [one for one in run_trials(workers, [plan(0)]) if one is not None]
     assert ended == [(plan(0), Failure("its node cannot import hwnas; install it there, in the version that is here"))]
+
+
+def test_without_ray_the_extra_is_named(data: TrialData, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(HwnasError, match=r"Ray is not installed; pip install 'hwnas\[distributed\]'"):
+        RayWorkers("auto", data).__enter__()
 
 
 @pytest.mark.parametrize("address", ["local", "", "nonsense", "127.0.0.1", "127.0.0.1:99999", "http://127.0.0.1:6379"])
@@ -266,6 +273,7 @@ def test_where_nothing_listens_no_cluster_is_waited_for(scheme: str, data: Trial
     assert time.monotonic() - started < 2
 
 
+@pytest.mark.slow
 def test_what_listens_and_is_no_cluster_is_given_up(data: TrialData, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_workers, "CONNECT_SECONDS", 2.0)
     with socket.create_server(("127.0.0.1", 0)) as server:

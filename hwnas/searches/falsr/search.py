@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import random
+import shutil
 from collections.abc import Sequence
 from decimal import ROUND_CEILING
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel
@@ -70,13 +72,20 @@ class FALSR(Search):
         _require_feasible(space, task.budgets)
         folder = task.run.path / "search"
         folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / "lock")
         try:
-            with FileLock(folder / "lock").acquire(timeout=0):
-                return _evolve(task, space, settings)
+            lock.acquire(timeout=0)
         except Timeout as error:
             raise HwnasError(
                 f"another process searches in {task.run.path}; wait for it, or choose another --out"
             ) from error
+        try:
+            return _evolve(task, space, settings, folder / "trials.jsonl")
+        finally:
+            lock.release()
+            # Where nothing was tried there is nothing to go on with: the command may be corrected.
+            if not (folder / "trials.jsonl").exists():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _falsr(space: SearchSpace) -> FALSRSpace:
@@ -120,8 +129,8 @@ def _require_feasible(space: FALSRSpace, budgets: Sequence[Budget]) -> None:
     )
 
 
-def _evolve(task: SearchTask[FALSRSpace], space: FALSRSpace, settings: FALSRSettings) -> SearchResult:
-    log = Log(task.run.path / "search" / "trials.jsonl")
+def _evolve(task: SearchTask[FALSRSpace], space: FALSRSpace, settings: FALSRSettings, path: Path) -> SearchResult:
+    log = Log(path)
     for line in log.broken:
         task.progress.say(f"{log.path}: {line} is broken and skipped; what was there is done again")
     problem = Problem(space, settings.objectives, task.budgets, task.input_size)

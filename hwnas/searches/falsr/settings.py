@@ -44,14 +44,15 @@ class ControllerSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     hidden: int = Field(default=64, gt=0)
-    learning_rate: float = Field(default=3e-3, gt=0)
+    learning_rate: float = Field(default=3e-2, gt=0)
     baseline: float = Field(default=0.1, gt=0, le=1)
 
 
 class FALSRSettings(BaseModel):
     """NSGA-II with a hybrid controller (FALSR, section IV).
 
-    The paper does not say its probabilities; those here are even where nothing speaks for another share.
+    The paper does not say its probabilities; those here are even where nothing speaks for another share. The controller
+    needs some thousands of networks to be worth its share (docs/results.md); presets of short searches give it less.
 
     Attributes:
         objectives: cost models to minimise besides the quality.
