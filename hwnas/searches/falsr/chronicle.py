@@ -188,7 +188,19 @@ class Chronicle:
         columns = [t.model.measured_column if t.model.measurable else t.model.name for t in terms]
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow(
-            ["generation", "origin", *columns, "psnr_db", "front", "steps", "seconds", "stopped", "error", "network"]
+            [
+                "generation",
+                "origin",
+                *columns,
+                "psnr_db",
+                "front",
+                "steps",
+                "seconds",
+                "stopped",
+                "error",
+                "architecture",
+                "network",
+            ]
         )
         for genotype, (proposal, generation, trial) in judge.tried.items():
             done = trial.outcome
@@ -197,7 +209,17 @@ class Chronicle:
                 figures = f"{done.psnr:.4f}", places.get(genotype, ""), done.steps, f"{done.seconds:.2f}"
                 outcome = [*figures, int(done.stopped)]
             costs = ["" if math.isnan(cost) else f"{cost:.10g}" for cost in proposal.costs]
-            writer.writerow([generation, proposal.origin, *costs, *outcome, trial.error or "", describe(genotype)])
+            writer.writerow(
+                [
+                    generation,
+                    proposal.origin,
+                    *costs,
+                    *outcome,
+                    trial.error or "",
+                    trial.architecture,
+                    describe(genotype),
+                ]
+            )
         return buffer.getvalue()
 
 

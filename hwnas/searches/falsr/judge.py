@@ -88,6 +88,7 @@ class TrialJudge:
     def train(self, proposals: Sequence[Proposal], generation: int) -> list[float | None]:
         """PSNR after a short training; candidates that the log knows are not trained again."""
         unknown = [p for p in proposals if self.fingerprint(p.genotype) not in self.log.trials]
+        failed: list[Trial] = []
         for ended in run_trials(self.workers, [self._plan(proposal) for proposal in unknown]):
             if ended is None:
                 self.bar.advance(0)
@@ -97,20 +98,25 @@ class TrialJudge:
             if isinstance(result, Outcome):
                 self.log.add(Trial(architecture=name, outcome=result))
             else:
-                self.log.add(Trial(architecture=name, error=result.reason))
-                self.task.progress.say(f"candidate {name} failed twice, and is left out: {result.reason}")
+                failed.append(Trial(architecture=name, error=result.reason))
             self.trained += 1
             rate = 60 * self.trained / (time.monotonic() - self._started)
             self.figures["trials/min"] = f"{rate:.1f}"
             self.bar.advance(**self.figures)
+        # If it is all of them it is not the candidates' fault, and they are to be tried again when it is mended.
+        if failed and len(failed) == len(proposals) and (len(failed) > 1 or not self.log.trials):
+            raise HwnasError(
+                f"all {len(failed)} candidates of generation {generation} failed: {failed[-1].error}; mend that, and go "
+                "on with --resume"
+            )
+        for trial in failed:
+            self.log.add(trial)
+            self.task.progress.say(f"candidate {trial.architecture} failed twice, and is left out: {trial.error}")
         found: list[float | None] = []
         for proposal in proposals:
             trial = self.log.trials[self.fingerprint(proposal.genotype)]
             self.tried[proposal.genotype] = proposal, generation, trial
             found.append(None if trial.outcome is None else trial.outcome.psnr)
-        if not any(psnr is not None for psnr in found):
-            reason = next(t.error for _, g, t in reversed(self.tried.values()) if g == generation)
-            raise HwnasError(f"all {len(proposals)} candidates of generation {generation} failed: {reason}")
         return found
 
     def _plan(self, proposal: Proposal) -> TrialPlan:
