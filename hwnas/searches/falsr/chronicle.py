@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 
 import numpy as np
 
 from hwnas.budget import format_quantity
 from hwnas.files import write_text
-from hwnas.reports.search_pictures import Generation, Objective, Point, write_search_report
+from hwnas.reports.search_figures import Generation, Objective, Point
+from hwnas.reports.search_report import write_search_report
 from hwnas.searches.base import Candidate, SearchResult, SearchTask
 from hwnas.searches.falsr.evolution import Evolution, Individual
 from hwnas.searches.falsr.feasibility import cost_range
 from hwnas.searches.falsr.judge import TrialJudge
 from hwnas.searches.falsr.selection import Floats, fronts, hypervolume
-from hwnas.spaces.falsr import CELLS, FALSRSpace, Genotype
+from hwnas.searches.falsr.table import candidates_table, describe
+from hwnas.spaces.falsr import FALSRSpace
 
 
 class Chronicle:
@@ -124,8 +124,8 @@ class Chronicle:
         """``candidates.csv`` and ``report.html`` as of now."""
         members = self.front()
         places = {individual.genotype: i for i, individual in enumerate(members)}
-        write_text(self.task.run.candidates, self._table(judge, places))
         problem = self.evolution.problem
+        write_text(self.task.run.candidates, candidates_table(problem, judge.tried, places))
         objectives = [
             Objective(term.model.name, term.model.unit, term.model.at(term.size).removeprefix(" at "))
             for term in (problem.terms[i] for i in problem.objectives)
@@ -181,49 +181,3 @@ class Chronicle:
             f"generation {figures['generation']}: front {len(members)}, hypervolume {figures['hypervolume']}, "
             f"best {figures['best']}, least {' and '.join(least)}; {figures['trials/min']} trials/min{left}"
         )
-
-    def _table(self, judge: TrialJudge, places: dict[Genotype, int]) -> str:
-        buffer = io.StringIO()
-        terms = self.evolution.problem.terms
-        columns = [t.model.measured_column if t.model.measurable else t.model.name for t in terms]
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(
-            [
-                "generation",
-                "origin",
-                *columns,
-                "psnr_db",
-                "front",
-                "steps",
-                "seconds",
-                "stopped",
-                "error",
-                "architecture",
-                "network",
-            ]
-        )
-        for genotype, (proposal, generation, trial) in judge.tried.items():
-            done = trial.outcome
-            outcome: list[object] = [""] * 5
-            if done is not None:
-                figures = f"{done.psnr:.4f}", places.get(genotype, ""), done.steps, f"{done.seconds:.2f}"
-                outcome = [*figures, int(done.stopped)]
-            costs = ["" if math.isnan(cost) else f"{cost:.10g}" for cost in proposal.costs]
-            writer.writerow(
-                [
-                    generation,
-                    proposal.origin,
-                    *costs,
-                    *outcome,
-                    trial.error or "",
-                    trial.architecture,
-                    describe(genotype),
-                ]
-            )
-        return buffer.getvalue()
-
-
-def describe(genotype: Genotype) -> str:
-    """A network in a line: its cells as the paper writes them, and its rows of connections."""
-    rows = ".".join("".join(map(str, row)) for row in genotype.macro)
-    return " ".join([*(CELLS[cell].label for cell in genotype.cells), rows])

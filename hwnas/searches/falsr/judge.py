@@ -106,8 +106,8 @@ class TrialJudge:
         # If it is all of them it is not the candidates' fault, and they are to be tried again when it is mended.
         if failed and len(failed) == len(proposals) and (len(failed) > 1 or not self.log.trials):
             raise HwnasError(
-                f"all {len(failed)} candidates of generation {generation} failed: {failed[-1].error}; mend that, and go "
-                "on with --resume"
+                f"all {len(failed)} candidates of generation {generation} failed: {failed[-1].error}; mend that, and "
+                "go on with --resume"
             )
         for trial in failed:
             self.log.add(trial)

@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwnas.errors import HwnasError
-from hwnas.reports.search_pictures import Generation, Objective, Point, write_search_report
+from hwnas.reports.search_figures import Generation, Objective, Point
+from hwnas.reports.search_report import write_search_report
 
 MACS = Objective("multiply-accumulates", "MACs", "256x256")
 PARAMS = Objective("parameters", "Params", "")
@@ -233,7 +234,7 @@ def test_an_earlier_file_stays_where_the_new_one_cannot_be_written(tmp_path: Pat
 
 
 def test_plotly_and_jinja_wait_until_there_is_something_to_draw() -> None:
-    code = "import sys, hwnas.reports.search_pictures; print({'plotly', 'jinja2'} & set(sys.modules))"
+    code = "import sys, hwnas.reports.search_report; print({'plotly', 'jinja2'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 

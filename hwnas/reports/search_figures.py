@@ -1,33 +1,18 @@
-"""``report.html``: what a search tried and what it found, in pictures that need neither a network nor a server.
-
-The file carries plotly.js with it. A content security policy allows the two scripts that it has, by their hashes, and
-no request at all, so that neither the name of a run nor anything else in it can do more than be read.
-"""
+"""The pictures of a search: its candidates by each pair of objectives, and its hypervolume."""
 
 from __future__ import annotations
 
 import json
-import textwrap
-from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from html import escape
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 from hwnas.budget import format_quantity
-from hwnas.files import write_text
 
 # Okabe and Ito's blue and vermilion, which the colour-blind tell apart; shapes say the same once more.
 GREY, FRONT, CHOSEN = "#8c8c8c", "#0072b2", "#d55e00"
-
-_HOVER_WIDTH = 40
-"""Characters of a line of a hover text: what a phone has room for."""
-
-_ROWS = 8
-"""Of the table that says how the search went."""
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', sans-serif"
 _QUALITY = "PSNR after short training (dB)"
@@ -94,66 +79,19 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True)
-class _Picture:
+class Picture:
     """A figure as JSON, and what one sees on it."""
 
     figure: str
     caption: str
 
 
-def write_search_report(
-    path: Path,
-    title: str,
-    subtitle: Sequence[str],
-    objectives: Sequence[Objective],
-    candidates: Sequence[Point],
-    history: Sequence[Generation],
-) -> None:
-    """Write one HTML file that shows a search.
-
-    Args:
-        path: of the file.
-        title: of the page; any text.
-        subtitle: lines of text beneath it: the target, the budget, how many candidates were rejected or failed.
-        objectives: the costs, in the order of `Point.costs`.
-        candidates: all that were evaluated.
-        history: the generations in their order.
-
-    Raises:
-        HwnasError: if the file cannot be written; an earlier one is then as it was.
-    """
-    # Here, since the command line has to start fast.
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-    from plotly.offline import get_plotlyjs
-
-    pictures = [_scatter(objectives, candidates, pair) for pair in _pairs(objectives)] if candidates else []
-    if history:
-        pictures.append(_hypervolume(history))
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters["digest"] = lambda script: f"sha256-{b64encode(sha256(script.encode()).digest()).decode()}"
-    front = sorted((p for p in candidates if p.front is not None), key=lambda p: p.front or 0)
-    page = environment.get_template("search.html.j2").render(
-        title=title,
-        subtitle=subtitle,
-        colours={"grey": GREY, "front": FRONT, "chosen": CHOSEN},
-        plotly=Markup(get_plotlyjs()),
-        hover=Markup(_json([_hover(objectives, point) for point in candidates])),
-        pictures=[(Markup(picture.figure), picture.caption) for picture in pictures],
-        headings=[objective.heading for objective in objectives],
-        front=[(p.front, f"{p.psnr:.2f}", _costs(objectives, p.costs), p.network, p.chosen) for p in front],
-        any_chosen=any(point.chosen for point in candidates),
-        any_stopped=any(point.stopped for point in candidates),
-        candidates=bool(candidates),
-        progress=_progress(objectives, candidates, history),
-    )
-    write_text(path, page)
+def pictures(
+    objectives: Sequence[Objective], candidates: Sequence[Point], history: Sequence[Generation]
+) -> list[Picture]:
+    """All of them; none of what there is nothing of."""
+    found = [_scatter(objectives, candidates, pair) for pair in _pairs(objectives)] if candidates else []
+    return [*found, _hypervolume(history)] if history else found
 
 
 def _pairs(objectives: Sequence[Objective]) -> Iterable[tuple[int, int | None]]:
@@ -162,7 +100,7 @@ def _pairs(objectives: Sequence[Objective]) -> Iterable[tuple[int, int | None]]:
     return [*((i, None) for i in costs), *combinations(costs, 2)]
 
 
-def _scatter(objectives: Sequence[Objective], candidates: Sequence[Point], pair: tuple[int, int | None]) -> _Picture:
+def _scatter(objectives: Sequence[Objective], candidates: Sequence[Point], pair: tuple[int, int | None]) -> Picture:
     """All candidates by two objectives."""
     across, up = pair
     marked = [i for i, point in enumerate(candidates) if point.front is not None or point.chosen]
@@ -238,7 +176,7 @@ def _scatter(objectives: Sequence[Objective], candidates: Sequence[Point], pair:
             "What is on the front and not cheapest has a higher PSNR."
         )
     across_axis = _cost_axis(horizontal, [point.costs[across] for point in candidates])
-    return _Picture(_figure(traces, across_axis, vertical), caption)
+    return Picture(_figure(traces, across_axis, vertical), caption)
 
 
 def _steps(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -268,7 +206,7 @@ def _cost_axis(objective: Objective, costs: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def _hypervolume(history: Sequence[Generation]) -> _Picture:
+def _hypervolume(history: Sequence[Generation]) -> Picture:
     trace = {
         "type": "scatter",
         "mode": "lines+markers" if len(history) <= 40 else "lines",
@@ -285,15 +223,15 @@ def _hypervolume(history: Sequence[Generation]) -> _Picture:
         "marker": {"size": 5},
     }
     caption = (
-        "Hypervolume of the front after each generation: how much it dominates. "
-        "Where the line is level, the search found nothing better."
+        "Hypervolume of the front after each generation: what the best network within budgets gains, averaged over all "
+        "budgets. Where the line is level, the search found nothing better."
     )
     across: dict[str, Any] = {"title": _title("generation"), "tickformat": ",d", "rangemode": "nonnegative"}
     # Whole numbers only: there is no generation 1.5.
     if len(history) < 8:
         across["dtick"] = 1
-    up = {"title": _title("hypervolume"), "rangemode": "nonnegative"}
-    return _Picture(_figure([trace], across, up), caption)
+    up = {"title": _title("hypervolume (dB)"), "rangemode": "nonnegative"}
+    return Picture(_figure([trace], across, up), caption)
 
 
 def _figure(traces: Sequence[Mapping[str, Any]], across: Mapping[str, Any], up: Mapping[str, Any]) -> str:
@@ -318,10 +256,10 @@ def _figure(traces: Sequence[Mapping[str, Any]], across: Mapping[str, Any], up: 
             "align": "left",
         },
     }
-    return _json(graph_objects.Figure(data=traces, layout=layout).to_plotly_json())
+    return as_json(graph_objects.Figure(data=traces, layout=layout).to_plotlyas_json())
 
 
-def _json(value: object) -> str:
+def as_json(value: object) -> str:
     """JSON that can stand in a script element: nothing in it ends that."""
     text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c")
@@ -334,38 +272,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _hover(objectives: Sequence[Objective], point: Point) -> str:
-    """What is said of a candidate where it is pointed at; plotly reads tags in it."""
-    place = f"point {point.front} on the front" if point.front is not None else "not on the front"
-    lines = [
-        f"{place}, chosen" if point.chosen else place,
-        f"generation {point.generation}" + ", given up early" * point.stopped,
-        f"PSNR {point.psnr:.2f} dB",
-        *(f"{o.heading}: {cost}" for o, cost in zip(objectives, _costs(objectives, point.costs), strict=True)),
-        *textwrap.wrap(point.network, _HOVER_WIDTH, break_on_hyphens=False),
-    ]
-    return "<br>".join(escape(line, quote=False) for line in lines)
-
-
-def _costs(objectives: Sequence[Objective], costs: Sequence[float]) -> list[str]:
-    return [format_quantity(cost, o.unit) for o, cost in zip(objectives, costs, strict=True)]
-
-
-def _progress(
-    objectives: Sequence[Objective], candidates: Sequence[Point], history: Sequence[Generation]
-) -> list[tuple[int, str, str, list[str]]]:
-    """Number, candidates so far, best PSNR and least costs so far of some generations, first and last among them."""
-    last = len(history) - 1
-    shown = sorted({round(i * last / (_ROWS - 1)) for i in range(_ROWS)}) if history else []
-    rows = []
-    for generation in (history[i] for i in shown):
-        so_far = [point.costs for point in candidates if point.generation <= generation.number]
-        least = [min(costs) for costs in zip(*so_far, strict=True)] if so_far else []
-        costs = _costs(objectives, least) if so_far else [""] * len(objectives)
-        rows.append((generation.number, f"{generation.evaluated:,}", f"{generation.best_psnr:.2f}", costs))
-    return rows
 
 
 def _capitalised(text: str) -> str:
