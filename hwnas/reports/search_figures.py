@@ -256,7 +256,7 @@ def _figure(traces: Sequence[Mapping[str, Any]], across: Mapping[str, Any], up: 
             "align": "left",
         },
     }
-    return as_json(graph_objects.Figure(data=traces, layout=layout).to_plotlyas_json())
+    return as_json(graph_objects.Figure(data=traces, layout=layout).to_plotly_json())
 
 
 def as_json(value: object) -> str:
