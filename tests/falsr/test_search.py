@@ -232,6 +232,7 @@ def started(path: Path) -> subprocess.Popen[bytes]:
     )
 
 
+@pytest.mark.slow
 def test_killed_at_any_time_it_goes_on_and_evaluates_nothing_twice(tmp_path: Path) -> None:
     log = tmp_path / "run" / "search" / "trials.jsonl"
     for lines in (2, 6):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 
 from hwnas.cost_models.base import CostModel
 from hwnas.networks.falsr import STEM
 from hwnas.operators import OperatorSpec
 from hwnas.sizes import Size
 from hwnas.spaces.falsr import CELLS, FALSRSpace, Genotype
+
+FUSE = -1
+"""Stands for ``fuse`` among the cells."""
 
 Line = tuple[float, float]
 """Constant, and what each channel that is read adds."""
@@ -54,7 +56,7 @@ class CandidateCosts:
             return line[0] + line[1] * in_channels
         single = cell, in_channels, term
         if single not in self._single:
-            self._single[single] = self._asked(cell, in_channels, term)
+            self._single[single] = self.asked(cell, in_channels, term)
         return self._single[single]
 
     def ends(self, term: int) -> float:
@@ -70,12 +72,13 @@ class CandidateCosts:
         return total
 
     def _line(self, cell: int, term: int) -> Line | None:
-        low, high, far = (self._asked(cell, width, term) for width in _WIDTHS)
+        low, high, far = (self.asked(cell, width, term) for width in _WIDTHS)
         slope = (high - low) / (_WIDTHS[1] - _WIDTHS[0])
         constant = low - slope * _WIDTHS[0]
         return (constant, slope) if constant + slope * _WIDTHS[2] == far else None
 
-    def _asked(self, cell: int, in_channels: int, term: int) -> float:
+    def asked(self, cell: int, in_channels: int, term: int) -> float:
+        """The same of the cost model itself."""
         model, size = self.terms[term]
         if cell == FUSE:
             spec = OperatorSpec(kind="conv", in_channels=in_channels, out_channels=STEM, activation="none", bias=True)
@@ -87,13 +90,3 @@ class CandidateCosts:
         first = self.space.first
         layers = model.architecture_cost(first, size).layers
         return sum(layer.value for layer in layers if not layer.layer.startswith(("cells.", "fuse")))
-
-
-FUSE = -1
-"""Stands for ``fuse`` among the cells."""
-
-
-@cache
-def counted(space: FALSRSpace, terms: tuple[tuple[CostModel, Size], ...]) -> CandidateCosts:
-    """One instance of each, so that nothing is counted twice in the life of the process."""
-    return CandidateCosts(space, terms)

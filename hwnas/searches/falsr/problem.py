@@ -11,7 +11,7 @@ from hwnas.cost_models import CostModel, cost_model
 from hwnas.errors import UsageError
 from hwnas.searches.falsr.costs import CandidateCosts
 from hwnas.sizes import Size
-from hwnas.spaces.falsr import CELLS, FALSRSpace, Genotype
+from hwnas.spaces.falsr import CANONICAL, CELLS, FALSRSpace, Genotype
 
 Costs = tuple[float, ...]
 """One value of each term."""
@@ -92,7 +92,8 @@ class Problem:
             model = cost_model(otherwise)
             term = Term(model, model.default_input_size)
         costs = CandidateCosts(self.space, [(term.model, term.size)])
-        return [costs.cell(cell, CELLS[cell].filters, 0) for cell in range(len(CELLS))]
+        alone = {cell: costs.asked(cell, CELLS[cell].filters, 0) for cell in set(CANONICAL)}
+        return [alone[CANONICAL[cell]] for cell in range(len(CELLS))]
 
 
 def require_counted_or_measured(budgets: Sequence[Budget]) -> None:
