@@ -19,7 +19,7 @@ from safetensors.torch import save as to_safetensors
 from torch import nn
 
 from hwnas.architecture import Architecture, load_architecture
-from hwnas.errors import HwnasError, first_line, first_problem
+from hwnas.errors import HwnasError, UsageError, first_line, first_problem
 from hwnas.files import atomic_path
 from hwnas.networks.adadm import freeze_normalisation
 from hwnas.operators.layers import FloatLayers
@@ -105,27 +105,34 @@ def load_weights(architecture: Architecture, path: Path) -> nn.Module:
             ``cells.0.blocks.1.conv.weight``, ``fuse.bias``.
 
     Raises:
-        HwnasError: if the file cannot be read, or the weights are of another network: names the first tensor, in the
-            order of computation, that does not fit.
+        UsageError: if there is no such file.
+        HwnasError: if it cannot be read, or the weights are of another network: names the first tensor, in the order
+            of computation, that does not fit.
     """
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}; check the path")
     network = architecture.build(FloatLayers())
     state = network.state_dict()
-    other = f"{path} does not hold weights of {architecture.name}"
+    other = f"{path} does not hold weights of {architecture.name} x{architecture.scale}"
+    name_it = "name the network, and the --scale, that they are of"
     try:
         with safe_open(path, framework="pt") as file:
             there = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  not a dict
             names = {ours: ours if ours in there else _NESTING.sub("", ours) for ours in state}
             for ours, theirs in names.items():
                 if theirs not in there:
-                    raise HwnasError(f"{other}: it has no tensor {theirs}; name the network that they are of")
+                    raise HwnasError(f"{other}: it has no tensor {theirs}; {name_it}")
                 if there[theirs] != tuple(state[ours].shape):
                     raise HwnasError(
                         f"{other}: {theirs} is {list(there[theirs])} there, and {list(state[ours].shape)} in the "
-                        "network; name the network that they are of"
+                        f"network; {name_it}"
                     )
             if left := sorted(there.keys() - set(names.values())):
-                raise HwnasError(f"{other}, which has no {left[0]}; name the network that they are of")
-            network.load_state_dict({ours: file.get_tensor(theirs) for ours, theirs in names.items()})
+                raise HwnasError(f"{other}, which has no {left[0]}; {name_it}")
+            found = {ours: file.get_tensor(theirs) for ours, theirs in names.items()}
+        if broken := [names[ours] for ours, tensor in found.items() if not tensor.isfinite().all()]:
+            raise HwnasError(f"{path}: {broken[0]} has values that are no numbers; get the file anew")
+        network.load_state_dict(found)
     except (SafetensorError, OSError) as error:
         raise HwnasError(f"cannot read {path}: {first_line(error)}; expected a safetensors file") from error
     return network.eval()

@@ -264,7 +264,8 @@ def run_all(
     evaluation = evaluate_pairs(upscaler, held_out_pairs(data.validation, upscaler.scale), upscaler.scale)
 
     def summarise(measured: dict[str, Measurement]) -> None:
-        page = summarise_run(architecture, config, budgets_of(config), evaluation, report, measured)
+        tried_many = run.candidates.is_file()
+        page = summarise_run(architecture, config, budgets_of(config), evaluation, report, measured, tried_many)
         write_text(run.summary, page)
 
     if not run.summary.exists():  # and so it is, whatever becomes of the device

@@ -69,7 +69,8 @@ def evaluate(
 
     from hwnas.cli.console import stdout
 
-    table = Table(title=f"{network} on {data}, x{enlarger.scale}")
+    how = "" if protocol == "field" else f", protocol {protocol}"
+    table = Table(title=f"{network} on {data}, x{enlarger.scale}{how}")
     for column in ("image", "PSNR dB", "SSIM", "bicubic PSNR dB", "bicubic SSIM", "gain dB"):
         table.add_column(column, justify="left" if column == "image" else "right")
 

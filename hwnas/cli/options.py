@@ -248,6 +248,7 @@ def machines(
 
     Raises:
         UsageError: if the algorithm tries out none, or options contradict each other.
+        HwnasError: if nothing listens where the cluster is said to be.
     """
     from hwnas.errors import UsageError
     from hwnas.searches import SEARCHES, Machines
@@ -262,6 +263,10 @@ def machines(
         )
     if ray is None and named and named != ["--workers"]:
         raise UsageError(f"{named[-1]} is for clusters; add --ray ADDRESS, or leave it out")
+    if ray is not None:
+        from hwnas.searches.falsr.ray_workers import probe
+
+        probe(ray)
     known = {"workers": workers, "ray": ray, "cpus": cpus, "gpus": gpus}
     return Machines(**{name: value for name, value in known.items() if value is not None})  # type: ignore[arg-type]
 

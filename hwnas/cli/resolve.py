@@ -96,6 +96,8 @@ def candidate_of(run: str, point: int, bits: int | None, out: Path | None, layer
     directory = RunDirectory(Path(run))
     if not directory.exists:
         raise UsageError(f"{run} is no run; --candidate is a point of one's front")
+    if not directory.front.is_file():
+        raise UsageError(f"{run} has no front; name a run whose search is complete")
     last = len(read_front(directory)) - 1
     if point > last:
         raise UsageError(f"{directory.front} has the points 0 to {last}, and no {point}")

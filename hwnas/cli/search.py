@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from hwnas.cli import options
@@ -68,7 +69,9 @@ def search(
             "architecture": str(directory.architecture),
             "front": str(directory.front),
         }
-        print(encoder.dumps({**files, "costs": costs, "methods": methods, "predicted": predicted}))
+        figures = {name: float(value) for name, value in found.items() if name not in _NO_FIGURES and value}
+        chosen = {"point": int(found["point"]), "figures": {k: v for k, v in figures.items() if isfinite(v)}}
+        print(encoder.dumps({**files, **chosen, "costs": costs, "methods": methods, "predicted": predicted}))
         return
     from rich.table import Table
 
@@ -78,7 +81,8 @@ def search(
     short = {"log_probability": "log p", "supernet_psnr_db": "supernet dB", "psnr_db": "PSNR dB"}
     columns = [column for column in rows[0] if column != "architecture"]  # the point is the name of its file
     for column in columns:
-        table.add_column(short.get(column, column).replace("_", " "), justify="right", overflow="fold")
+        heading = short.get(column, column).replace("_", " ") + _size(column, settings)
+        table.add_column(heading, justify="right", overflow="fold")
     for row in rows:
         shown = [_readable(name, row[name]) for name in columns]
         table.add_row(*shown, style="bold" if row["chosen"] == "1" else None)
@@ -86,7 +90,32 @@ def search(
     for bound in budgets:
         before = f", {bound.format(predicted[bound.metric])} predicted," if bound.metric in predicted else ""
         stdout.print(f"chosen: {bound.format(costs[bound.metric])} {methods[bound.metric]}{before} of {bound}")
+    if directory.candidates.is_file():
+        with directory.candidates.open(encoding="utf-8") as file:
+            tried = sum(1 for _ in file) - 1
+        stdout.print(f"{tried} candidates were tried: {directory.candidates}, in pictures {directory.report}")
     stdout.print(f"next: hwnas train {directory.path}")
+
+
+_NO_FIGURES = ("point", "chosen", "architecture")
+
+
+def _metric(column: str) -> str:
+    return re.sub("_(predicted|measured|vendor_estimated)$", "", column)
+
+
+def _size(column: str, settings: RunConfig) -> str:
+    """`` at 32x32``, of a column of costs."""
+    from hwnas import pipeline
+    from hwnas.cost_models import cost_model, is_metric
+
+    metric = _metric(column)
+    if not is_metric(metric):
+        return ""
+    model, sizes = cost_model(metric), {b.metric: b.input_size for b in pipeline.budgets_of(settings)}
+    # Effective BitOps stand beside nominal ones, at the same size.
+    size = sizes.get(metric) or sizes.get(metric.partition("@")[0].removeprefix("effective-"))
+    return model.at(size or pipeline.input_size_of(settings) or model.default_input_size)
 
 
 def _readable(column: str, value: str) -> str:
@@ -95,7 +124,7 @@ def _readable(column: str, value: str) -> str:
 
     if column == "chosen":
         return "*" if value == "1" else ""
-    metric = re.sub("_(predicted|measured|vendor_estimated)$", "", column)
+    metric = _metric(column)
     return format_quantity(float(value), cost_model(metric).unit) if value and is_metric(metric) else value
 
 

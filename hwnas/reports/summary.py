@@ -22,8 +22,19 @@ def summarise_run(
     evaluation: Evaluation,
     report: ExportReport,
     measured: Mapping[str, Measurement],
+    tried_many: bool = False,
 ) -> str:
-    """The page as Markdown; ``report`` is of ``model.onnx``, ``measured`` what it was found to take, by metric."""
+    """The page as Markdown.
+
+    Args:
+        architecture: the network.
+        config: settings of the run.
+        budgets: that it was held to.
+        evaluation: of ``model.onnx``.
+        report: of its export.
+        measured: what it was found to take, by metric.
+        tried_many: the search has left a table of candidates and pictures.
+    """
     target = load_target(config.target)
     lines = [
         f"# {architecture.name}, x{architecture.scale}",
@@ -95,7 +106,7 @@ def summarise_run(
         f"wants; {report.how}.",
         f"- Parity with torch: {report.parity}.",
         "- `model.onnx.json`: what was measured on it; `weights.safetensors`, `architecture.json`, `front.csv` with "
-        "`front/`, `config.yaml`, `events/`.",
+        f"`front/`, {'`candidates.csv`, `report.html`, ' * tried_many}`config.yaml`, `events/`.",
         "",
     ]
     return "\n".join(lines)

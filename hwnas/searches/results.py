@@ -40,7 +40,7 @@ def save_result(run: RunDirectory, result: SearchResult, columns: tuple[str, str
     for i, candidate in enumerate(result.front):
         path = run.front_architecture(i)
         candidate.architecture.save(path)
-        costs = [f"{candidate.costs[metric]:.10g}" for metric in metrics]
+        costs = [exactly(candidate.costs[metric]) for metric in metrics]
         chosen = int(candidate.architecture.fingerprint == result.chosen.fingerprint)
         row = [
             i,
@@ -54,6 +54,11 @@ def save_result(run: RunDirectory, result: SearchResult, columns: tuple[str, str
         writer.writerow(row)
     write_text(run.front, buffer.getvalue())
     result.chosen.save(run.architecture)
+
+
+def exactly(cost: float) -> str:
+    """What is counted with all its digits, what is measured with ten."""
+    return f"{cost:.0f}" if cost == round(cost) else f"{cost:.10g}"
 
 
 def known_cost(row: Mapping[str, str], metric: str, *methods: str) -> tuple[float, str]:

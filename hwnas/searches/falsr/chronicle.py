@@ -164,6 +164,8 @@ class Chronicle:
             f"{len(judge.tried)} candidates in {len(self.history)} generations, each trained for "
             f"{self.evolution.settings.evaluation.steps} steps; bicubic enlargement scores {self.bicubic_psnr:.2f} dB",
             f"constraints: {', '.join(bounds) or 'none'}",
+            "a network is written as its cells (kind, filters, kernel, blocks, residual) and its connections, a row of "
+            "bits for each node",
             f"not trained: {rejected['over budget']} over a budget, {rejected['duplicate']} duplicates; given up: "
             f"{stopped}; failed: {failed}",
         ]

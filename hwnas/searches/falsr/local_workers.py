@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -94,9 +95,12 @@ def _run(answer: Connection, plan: str, data: Path, scale: int, place: int, coun
             TrialData.load(data, scale),
             still_wanted=lambda: parent is None or parent.is_alive(),
         )
-        answer.send_bytes(b"1 " + outcome.model_dump_json().encode())
+        said = b"1 " + outcome.model_dump_json().encode()
     except Exception as error:
-        answer.send_bytes(b"0 " + f"{type(error).__name__}: {first_line(error)}".encode())
+        said = b"0 " + f"{type(error).__name__}: {first_line(error)}".encode()
+    # Where the search has been killed nobody listens.
+    with suppress(OSError):
+        answer.send_bytes(said)
 
 
 def _take_share(place: int, count: int) -> None:

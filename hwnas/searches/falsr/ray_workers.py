@@ -81,7 +81,7 @@ class RayWorkers(Workers):
     def __enter__(self) -> Self:
         if find_spec("ray") is None:
             raise not_installed("Ray", "distributed")
-        self._probe()
+        probe(self._address)
         try:
             with TemporaryDirectory(prefix="hwnas-ray-") as folder:
                 self._data.save(Path(folder))
@@ -133,19 +133,6 @@ class RayWorkers(Workers):
     ) -> None:
         self._close()
 
-    def _probe(self) -> None:
-        if self._address == "auto":
-            return
-        match = _ADDRESS.fullmatch(self._address)
-        if match is None or not 0 < int(match["port"]) < 1 << 16:
-            raise UsageError(
-                f"{self._address!r} is no address of a Ray cluster; give HOST:PORT, ray://HOST:PORT, or auto"
-            )
-        try:
-            socket.create_connection((match["v6"] or match["host"], int(match["port"])), PROBE_SECONDS).close()
-        except (OSError, UnicodeError) as error:
-            raise self._unreachable(getattr(error, "strerror", None) or first_line(error)) from error
-
     def _connect(self, folder: str) -> None:
         self._pipe, theirs = Pipe()
         arguments = json.dumps([theirs.fileno(), self._address, folder, self._data.train.scale, *self._wanted])
@@ -173,30 +160,24 @@ class RayWorkers(Workers):
     def _expect(self, wanted: str, seconds: float | None) -> Any:
         assert self._pipe is not None
         if not self._pipe.poll(seconds):
-            raise self._unreachable("it does not answer as a cluster of this version of Ray does")
+            raise _unreachable(self._address, "it does not answer as a cluster of this version of Ray does")
         try:
             kind, content = self._pipe.recv()
         except (EOFError, OSError):
-            raise self._unreachable("Ray has ended its driver") from None
+            raise _unreachable(self._address, "Ray has ended its driver") from None
         if kind != wanted and wanted == "ready":
             raise HwnasError(
                 f"the images cannot be put into the Ray cluster at {self._address} ({content}); "
                 "start it with more --object-store-memory, or give fewer images"
             )
         if kind != wanted:
-            raise self._unreachable(content)
+            raise _unreachable(self._address, content)
         return content
 
     def _hear(self, nodes: list[Node]) -> None:
         self._nodes, self._heard = nodes, time.monotonic()
         if any(_room(node, self._wanted) for node in nodes):
             self._capable = self._heard
-
-    def _unreachable(self, reason: str) -> HwnasError:
-        return HwnasError(
-            f"no Ray cluster can be reached at {self._address} ({reason}); start one by `ray start --head`, "
-            "or leave --ray out"
-        )
 
     def _lost(self, reason: str) -> HwnasError:
         return HwnasError(
@@ -225,3 +206,27 @@ def _room(node: Node, wanted: Node) -> int:
 
 def _amount(cpus: float, gpus: float) -> str:
     return f"{cpus:g} CPU{'s' * (cpus != 1)} and {gpus:g} GPU{'s' * (gpus != 1)}"
+
+
+def probe(address: str) -> None:
+    """Find out whether anything listens where a cluster is said to be.
+
+    Raises:
+        UsageError: if it is no address.
+        HwnasError: if nothing does.
+    """
+    if address == "auto":
+        return
+    match = _ADDRESS.fullmatch(address)
+    if match is None or not 0 < int(match["port"]) < 1 << 16:
+        raise UsageError(f"{address!r} is no address of a Ray cluster; give HOST:PORT, ray://HOST:PORT, or auto")
+    try:
+        socket.create_connection((match["v6"] or match["host"], int(match["port"])), PROBE_SECONDS).close()
+    except (OSError, UnicodeError) as error:
+        raise _unreachable(address, getattr(error, "strerror", None) or first_line(error)) from error
+
+
+def _unreachable(address: str, reason: str) -> HwnasError:
+    return HwnasError(
+        f"no Ray cluster can be reached at {address} ({reason}); start one by `ray start --head`, or leave --ray out"
+    )

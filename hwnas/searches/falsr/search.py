@@ -116,7 +116,7 @@ def _require_feasible(space: FALSRSpace, budgets: Sequence[Budget]) -> None:
         if least > budget.limit:
             raise UsageError(
                 f"no architecture of space {space.name} meets {budget}: its minimum is "
-                f"{budget.format(least, ROUND_CEILING)}; raise the budget, or use fewer cells"
+                f"{budget.format(least, ROUND_CEILING)}; raise the budget, or use fewer cells or narrower bits"
             )
     nearest = []
     for i, budget in enumerate(counted):

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from hwnas.searches.falsr.evolution import Proposal
 from hwnas.searches.falsr.log import Trial
 from hwnas.searches.falsr.problem import Problem
+from hwnas.searches.results import exactly
 from hwnas.spaces.falsr import CELLS, Genotype
 
 Tried = Mapping[Genotype, tuple[Proposal, int, Trial]]
@@ -27,7 +28,7 @@ def candidates_table(problem: Problem, tried: Tried, front: Mapping[Genotype, in
     rows = []
     for genotype, (proposal, generation, trial) in tried.items():
         row: dict[str, object] = {"generation": generation, "origin": proposal.origin}
-        row |= {name: f"{cost:.10g}" for name, cost in zip(names, proposal.costs, strict=True)}
+        row |= {name: exactly(cost) for name, cost in zip(names, proposal.costs, strict=True)}
         row |= dict.fromkeys(("psnr_db", "front", "steps", "seconds", "stopped"), "")
         if (done := trial.outcome) is not None:
             row |= {"psnr_db": f"{done.psnr:.4f}", "front": front.get(genotype, ""), "steps": done.steps}

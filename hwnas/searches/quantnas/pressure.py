@@ -11,6 +11,7 @@ from hwnas.budget import Budget
 from hwnas.cost_models import cost_model
 from hwnas.searches.quantnas.budget_control import budget_loss, next_multiplier
 from hwnas.searches.quantnas.objective import ExpectedCost
+from hwnas.sizes import Size
 from hwnas.spaces.space import LayerwiseSpace
 
 
@@ -68,23 +69,26 @@ class Pressure:
         )
 
 
-def unlimited_budget(space: LayerwiseSpace) -> Budget:
+def unlimited_budget(space: LayerwiseSpace, input_size: Size | None = None) -> Budget:
     """No limit on the metric of the paper for this space: BitOps where bits are chosen, FLOPs where not."""
     quantised = any(spec.is_quantised for candidates in space.choices.values() for spec in candidates)
     model = cost_model("bitops" if quantised else "flops")
-    return Budget(model.name, float("inf"), model.default_input_size)
+    return Budget(model.name, float("inf"), input_size or model.default_input_size)
 
 
-def make_pressures(space: LayerwiseSpace, budgets: tuple[Budget, ...], penalty: float | None) -> list[Pressure]:
+def make_pressures(
+    space: LayerwiseSpace, budgets: tuple[Budget, ...], penalty: float | None, input_size: Size | None = None
+) -> list[Pressure]:
     """One pressure for each budget, or on the metric of the paper where there is none.
 
     Args:
         space: what is searched.
         budgets: the user's.
         penalty: the user's constant weight of each term; None lets each budget set its own.
+        input_size: at which the metric of the paper is taken; None for the paper's.
     """
     if not budgets:
-        budgets, penalty = (unlimited_budget(space),), penalty or 0.0
+        budgets, penalty = (unlimited_budget(space, input_size),), penalty or 0.0
     made = []
     for budget in budgets:
         model = budget.model

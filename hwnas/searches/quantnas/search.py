@@ -45,7 +45,7 @@ class _Session:
     def __init__(self, task: SearchTask[LayerwiseSpace], settings: QuantNASSettings) -> None:
         self.task = task
         self.settings = settings
-        self.pressures = make_pressures(task.space, task.budgets, settings.penalty)
+        self.pressures = make_pressures(task.space, task.budgets, settings.penalty, task.input_size)
         quantised = any(spec.is_quantised for c in task.space.choices.values() for spec in c)
         self.entropy = settings.entropy if settings.entropy is not None else (1e-4 if quantised else 1e-3)
         self.fabric = make_fabric(settings.precision)
