@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from hwnas import searches
     from hwnas.config import RunConfig
     from hwnas.devices import target as targets
 
@@ -82,20 +81,6 @@ Objective = Annotated[
     ),
 ]
 MinPsnr = Annotated[float | None, typer.Option("--min-psnr", help="falsr: least PSNR in dB, after the short training.")]
-Workers = Annotated[
-    int | None, typer.Option("--workers", help="falsr: candidates that are trained at once.", min=1, show_default="1")
-]
-RayAddress = Annotated[
-    str | None, typer.Option("--ray", metavar="ADDRESS", help="falsr: train candidates on this Ray cluster.")
-]
-RayCpus = Annotated[
-    float | None,
-    typer.Option("--trial-cpus", help="Processors of the cluster for each candidate.", min=0, show_default="1"),
-]
-RayGpus = Annotated[
-    float | None,
-    typer.Option("--trial-gpus", help="GPUs of the cluster for each candidate: 0.5.", min=0, show_default="0"),
-]
 Crop = Annotated[int | None, typer.Option("--crop", help="Side of the training crops in low-resolution pixels.")]
 Activations = Annotated[
     str | None, typer.Option("--activations", help="Activation quantiser: learned or hwgq.", show_default="learned")
@@ -118,9 +103,6 @@ Threads = Annotated[
     typer.Option("--threads", help="Threads of the processor.", min=1, max=1024, show_default="the target's"),
 ]
 
-
-OBJECTIVES = ("flops", "params")
-"""What a search of several objectives minimises unless told, beside the quality."""
 
 Layers = tuple[dict[str, Any], ...]
 """Settings for `hwnas.config.make_config`: preset, file, command line."""
@@ -167,13 +149,22 @@ def search_settings(
         "search": {
             "quantization": quantization,
             "penalty": penalty,
-            "objectives": [*dict.fromkeys((*objective, *OBJECTIVES[len(objective) :]))] if objective else None,
+            "objectives": _objectives(objective),
             "min_psnr": min_psnr,
         },
         "searches": {"quantnas": {"crop": crop}, "falsr": {"evaluation": {"crop": crop}}},
         "train": {"crop": crop},
     }
     return _layers(preset, config, given, assignments)
+
+
+def _objectives(given: list[str] | None) -> list[str] | None:
+    """The costs to minimise: the first that is given takes the place of the first usual one, and so on."""
+    if not given:
+        return None
+    from hwnas.searches.falsr.settings import OBJECTIVES
+
+    return list(dict.fromkeys((*given, *OBJECTIVES[len(given) :])))
 
 
 def space_settings(
@@ -239,36 +230,6 @@ def training_settings(
         "train": {"crop": crop, "activations": activations},
     }
     return _layers(preset, config, given, assignments)
-
-
-def machines(
-    config: RunConfig, workers: int | None, ray: str | None, cpus: float | None, gpus: float | None
-) -> searches.Machines:
-    """Where candidates are tried out.
-
-    Raises:
-        UsageError: if the algorithm tries out none, or options contradict each other.
-        HwnasError: if nothing listens where the cluster is said to be.
-    """
-    from hwnas.errors import UsageError
-    from hwnas.searches import SEARCHES, Machines
-
-    given = {"--workers": workers, "--ray": ray, "--trial-cpus": cpus, "--trial-gpus": gpus}
-    named = [option for option, value in given.items() if value is not None]
-    if named and not SEARCHES[config.algorithm].takes_machines:
-        raise UsageError(f"{config.algorithm} searches in one process; leave {named[0]} out")
-    if ray is not None and workers is not None:
-        raise UsageError(
-            "--workers are processes of this machine, and --ray takes those of a cluster; give one of them"
-        )
-    if ray is None and named and named != ["--workers"]:
-        raise UsageError(f"{named[-1]} is for clusters; add --ray ADDRESS, or leave it out")
-    if ray is not None:
-        from hwnas.searches.falsr.ray_workers import probe
-
-        probe(ray)
-    known = {"workers": workers, "ray": ray, "cpus": cpus, "gpus": gpus}
-    return Machines(**{name: value for name, value in known.items() if value is not None})  # type: ignore[arg-type]
 
 
 def takes_settings(read: Callable[..., Layers]) -> Callable[[Callable[..., None]], Callable[..., None]]:

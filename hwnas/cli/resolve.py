@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hwnas.errors import HwnasError, UsageError, first_problem
 
@@ -89,7 +90,7 @@ def candidate_of(run: str, point: int, bits: int | None, out: Path | None, layer
     Raises:
         UsageError: if there is no such point.
     """
-    from hwnas.config import read_settings
+    from hwnas.config import merge, read_settings
     from hwnas.run_directory import RunDirectory
     from hwnas.searches.results import read_front
 
@@ -101,10 +102,17 @@ def candidate_of(run: str, point: int, bits: int | None, out: Path | None, layer
     last = len(read_front(directory)) - 1
     if point > last:
         raise UsageError(f"{directory.front} has the points 0 to {last}, and no {point}")
-    name = "-".join([directory.path.name, f"{point:02d}", *([f"{bits}bit"] if bits else [])])
+    # The folder that one is in has no name by itself.
+    path = directory.path if directory.path.name else directory.path.resolve()
+    name = "-".join([path.name, f"{point:02d}", *([f"{bits}bit"] if bits else [])])
     preset, *rest = layers
-    settings = (preset or read_settings(directory.config), *rest)
-    return str(directory.front_architecture(point)), out or directory.path.with_name(name), settings
+    settings = (merge(read_settings(directory.config), _for_training(preset)), *rest)
+    return str(directory.front_architecture(point)), out or path.with_name(name), settings
+
+
+def _for_training(preset: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a preset says of the training alone: the rest is of the run."""
+    return {key: value for key, value in preset.items() if key == "train"}
 
 
 def with_bits(architecture: Architecture, bits: int) -> Architecture:

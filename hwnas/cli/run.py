@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hwnas.cli import options
+from hwnas.cli import machines, options
 
 SESSIONS_DIFFER = 0.05
 """Share by which a network may be over its budget in the end: of five networks, measured twice
@@ -14,10 +14,10 @@ def run(
     layers: options.Layers,
     out: options.Out = None,
     resume: options.Resume = False,
-    workers: options.Workers = None,
-    ray: options.RayAddress = None,
-    trial_cpus: options.RayCpus = None,
-    trial_gpus: options.RayGpus = None,
+    workers: machines.Workers = None,
+    ray: machines.RayAddress = None,
+    trial_cpus: machines.RayCpus = None,
+    trial_gpus: machines.RayGpus = None,
     json: options.Json = False,
 ) -> None:
     """From photographs to a verified network: search, train, export, evaluate, and measure what has a budget in time.
@@ -41,10 +41,10 @@ def run(
 
     directory, settings = open_run(out, resume, layers)
     with directory.discarded_if_unused(), progress() as tell:
-        machines = options.machines(settings, workers, ray, trial_cpus, trial_gpus)
+        where = machines.chosen_machines(settings, workers, ray, trial_cpus, trial_gpus)
         if not directory.architecture.exists():
             describe_space(settings, tell)
-        result, measured = pipeline.run_all(settings, directory, tell, machines)
+        result, measured = pipeline.run_all(settings, directory, tell, where)
     budgets = [budget for budget in pipeline.budgets_of(settings) if budget.metric in measured]
     over = {b: measured[b.metric].p50 / b.limit - 1 for b in budgets if b.is_missed(measured[b.metric].p50)}
     if json:

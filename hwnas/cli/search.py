@@ -6,7 +6,7 @@ import re
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from hwnas.cli import options
+from hwnas.cli import machines, options
 
 if TYPE_CHECKING:
     from hwnas.config import RunConfig
@@ -18,10 +18,10 @@ def search(
     layers: options.Layers,
     out: options.Out = None,
     resume: options.Resume = False,
-    workers: options.Workers = None,
-    ray: options.RayAddress = None,
-    trial_cpus: options.RayCpus = None,
-    trial_gpus: options.RayGpus = None,
+    workers: machines.Workers = None,
+    ray: machines.RayAddress = None,
+    trial_cpus: machines.RayCpus = None,
+    trial_gpus: machines.RayGpus = None,
     json: options.Json = False,
 ) -> None:
     """Find the architecture, and a front of others: quantnas by one training of all, falsr by many short ones.
@@ -47,11 +47,11 @@ def search(
 
     directory, settings = open_run(out, resume, layers)
     with directory.discarded_if_unused(), progress() as tell:
-        machines = options.machines(settings, workers, ray, trial_cpus, trial_gpus)
+        where = machines.chosen_machines(settings, workers, ray, trial_cpus, trial_gpus)
         if not directory.architecture.exists():
             describe_space(settings, tell)
         photographs = pipeline.load_data(settings, pipeline.space_of(settings).scale, tell)
-        pipeline.search(settings, directory, photographs, tell, machines)
+        pipeline.search(settings, directory, photographs, tell, where)
     rows = read_front(directory)
     found = next(row for row in rows if row["chosen"] == "1")
     budgets = pipeline.budgets_of(settings)

@@ -164,6 +164,11 @@ class CostModel(ABC):
         return "measured"
 
     @property
+    def measured_on(self) -> str:
+        """What `measure` measured last, for people; two that differ do not compare."""
+        return ""
+
+    @property
     def measured_column(self) -> str:
         """Name of what `measure` tells, in tables of figures."""
         return f"{self.name}_{self.how_measured.replace('-', '_')}"

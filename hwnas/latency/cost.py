@@ -85,6 +85,10 @@ class LatencyCost(TargetCostModel):
     def how_measured(self) -> Method:
         return DEVICES[self.target.runtime].method
 
+    @property
+    def measured_on(self) -> str:
+        return "" if self._fingerprint is None else str(self._fingerprint)
+
     def surveys(self) -> list[_Fitted]:
         """What can be predicted from: all surveys of the device's table, or of the target's, the newest first."""
         if self._fitted is None:
@@ -114,6 +118,7 @@ class LatencyCost(TargetCostModel):
         """
         with open_device(self.target) as device:
             self._fingerprint, self._fitted = device.probe().fingerprint, None
+            self._whole = None
             if not isinstance(space, LayerwiseSpace):
                 self._whole = space.first, size
                 self._measure_whole(device, [], Silent())
@@ -135,6 +140,7 @@ class LatencyCost(TargetCostModel):
         """
         if self._whole is not None:
             with open_device(self.target) as device:
+                self._fingerprint = device.probe().fingerprint
                 return self._measure_whole(device, architectures, progress)
         sessions = []
         with open_device(self.target) as device:

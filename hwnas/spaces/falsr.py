@@ -61,7 +61,10 @@ class Cell(NamedTuple):
         match = re.fullmatch(r"(\w+?)_f(\d+)_k(\d+)_b(\d+)_(is|no)skip", name)
         if match is None or match[1] not in _PAPER:
             raise ValueError(f"{name!r} is no cell of FALSR, such as conv_f64_k3_b4_isskip")
-        return cls(*_PAPER[match[1]], int(match[2]), int(match[3]), match[5] == "is", int(match[4]))
+        cell = cls(*_PAPER[match[1]], int(match[2]), int(match[3]), match[5] == "is", int(match[4]))
+        if cell not in CELLS:
+            raise ValueError(f"{name!r} is no cell of FALSR: its sizes are others")
+        return cell
 
     @property
     def label(self) -> str:
@@ -110,6 +113,9 @@ CELLS = tuple(
 
 CANONICAL = tuple(CELLS.index(cell.canonical) for cell in CELLS)
 """For each cell, the index of the one that it is the same as."""
+
+DISTINCT = tuple(sorted(set(CANONICAL)))
+"""The 160 cells that differ."""
 
 
 class Genotype(NamedTuple):
@@ -196,7 +202,7 @@ class FALSRSpace(SearchSpace):
 
     @property
     def size(self) -> int:
-        networks: int = len(set(CANONICAL)) ** self.cells * 2 ** (self.cells * (self.cells + 1) // 2)
+        networks: int = len(DISTINCT) ** self.cells * 2 ** (self.cells * (self.cells + 1) // 2)
         return networks
 
     @property
@@ -205,7 +211,9 @@ class FALSRSpace(SearchSpace):
 
     @property
     def first(self) -> Architecture:
-        return self.architecture(Genotype((0,) * self.cells, unconnected(self.cells)))
+        """The smallest."""
+        smallest = CELLS.index(Cell.parse("groupConG4_f16_k1_b1_noskip"))
+        return self.architecture(Genotype((smallest,) * self.cells, unconnected(self.cells)))
 
     def architecture(self, genotype: Genotype, name: str | None = None) -> Architecture:
         """The network of these genes."""

@@ -62,7 +62,8 @@ def test_a_search_leaves_its_front_its_candidates_and_its_report(found: Finished
 
 def test_the_table_shows_the_front_and_how_to_go_on(hwnas: Hwnas, found: Finished) -> None:
     answer = hwnas("search", "--out", found.path, "--resume")
-    assert "PSNR dB" in answer.out and "crowding distance" in answer.out
+    assert all(word in answer.out for word in ("flops at", "256x256", "params", "crowding"))
+    assert "8 candidates were tried" in answer.out
     assert f"next: hwnas train {found.path}" in answer.out
     assert "the search is complete" in answer.err
 

@@ -63,6 +63,24 @@ def test_a_cost_that_is_no_line_is_asked_for_at_each_width() -> None:
         assert costs(genotype) == (model.architecture_cost(SPACE.architecture(genotype), (8, 8)).value,)
 
 
+class _Padded(CostModel):
+    """Channels are padded to multiples of 32, as tensor cores do."""
+
+    name = "padded"
+    unit = "Channels"
+    default_input_size: Size = (8, 8)
+
+    def operator_cost(self, spec: OperatorSpec, size: Size) -> float:
+        return math.ceil(spec.in_channels / 32) * 32
+
+
+def test_a_cost_of_padded_channels_is_no_line_either() -> None:
+    costs, rng = CandidateCosts(SPACE, [(_Padded(), (8, 8))]), random.Random(4)
+    for _ in range(50):
+        genotype = SPACE.sample_genotype(rng)
+        assert costs(genotype) == (_Padded().architecture_cost(SPACE.architecture(genotype), (8, 8)).value,)
+
+
 def everyone(cells: int) -> list[Genotype]:
     """All networks of a few of the cells."""
     few = [DISTINCT[i] for i in (0, 17, 40, 77, 101, 130, 159)]

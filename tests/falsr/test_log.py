@@ -15,8 +15,8 @@ OUTCOME = Outcome(psnr=30.123456789, rung_psnr=29.5, steps=10, seconds=1.5)
 ENTRIES = [
     Trial(architecture="a", outcome=OUTCOME),
     Trial(architecture="b", error="its process was killed by SIGKILL"),
-    Measured(architecture="a", metric="latency@cpu", value=12.5),
-    Speed(metric="latency@cpu", yardstick=3.25),
+    Measured(architecture="a", metric="latency@cpu", ratio=12.5),
+    Speed(metric="latency@cpu", yardstick=3.25, device="a phone"),
 ]
 
 
@@ -28,7 +28,7 @@ def written(path: Path) -> Log:
 
 
 def contents(log: Log) -> tuple[object, ...]:
-    return log.trials, log.measured, log.speeds
+    return log.trials, log.ratios, log.speeds
 
 
 def test_what_was_added_is_there_again(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_what_was_added_is_there_again(tmp_path: Path) -> None:
     again = Log(log.path)
     assert contents(again) == contents(log)
     assert again.trials["a"].outcome == OUTCOME and again.trials["b"].outcome is None
-    assert again.measured == {("a", "latency@cpu"): 12.5} and again.speeds == {"latency@cpu": 3.25}
+    assert again.ratios == {("a", "latency@cpu"): 12.5} and again.speeds == {"latency@cpu": ENTRIES[3]}
     assert not again.broken
 
 
@@ -66,7 +66,7 @@ def test_a_line_that_was_cut_off_is_skipped_and_the_next_is_whole(
         '{"kind": "magic", "architecture": "x"}',
         '{"kind": "trial", "architecture": "x", "outcome": {"psnr": "high"}}',
         '{"kind": "trial", "architecture": "x", "outcome": {"psnr": NaN, "steps": 1, "seconds": 1}}',
-        '{"kind": "measured", "architecture": "x", "metric": "m", "value": -1}',
+        '{"kind": "measured", "architecture": "x", "metric": "m", "ratio": -1}',
         "\\xff\\xfe",
         "[" * 100_000,
     ],
@@ -91,7 +91,7 @@ def test_the_last_word_on_a_candidate_counts_and_the_first_on_a_speed(tmp_path: 
     log.add(Trial(architecture="b", outcome=OUTCOME))
     log.add(Speed(metric="latency@cpu", yardstick=9.0))
     again = Log(log.path)
-    assert again.trials["b"].outcome == OUTCOME and again.speeds == {"latency@cpu": 3.25}
+    assert again.trials["b"].outcome == OUTCOME and again.speeds == {"latency@cpu": ENTRIES[3]}
 
 
 def test_a_place_that_cannot_be_written_is_an_error_with_a_way_out(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
@@ -271,9 +272,15 @@ def test_weights_of_another_network_are_refused_by_the_first_tensor() -> None:
         load_weights(named_architecture("falsr-a", 4), weights)
 
 
-def test_weights_with_a_tensor_too_many_are_refused(tmp_path: Path) -> None:
-    from safetensors.torch import save_file
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    state = plain_weights(of("falsr-c").build(FloatLayers()))
+    state["cells.2.supple.bias"][3] = float("nan")
+    save_file(state, tmp_path / "c.safetensors")
+    with pytest.raises(HwnasError, match=r"cells\.2\.supple\.bias has values that are no numbers"):
+        load_weights(of("falsr-c"), tmp_path / "c.safetensors")
 
+
+def test_weights_with_a_tensor_too_many_are_refused(tmp_path: Path) -> None:
     state = plain_weights(of("falsr-b").build(FloatLayers()))
     save_file({name: tensor.contiguous() for name, tensor in state.items()}, tmp_path / "b.safetensors")
     load_weights(of("falsr-b"), tmp_path / "b.safetensors")
@@ -287,5 +294,5 @@ def test_a_damaged_weights_file_is_refused(tmp_path: Path, content: bytes) -> No
     (tmp_path / "w.safetensors").write_bytes(content)
     with pytest.raises(HwnasError, match=r"cannot read .*w\.safetensors"):
         load_weights(of("falsr-b"), tmp_path / "w.safetensors")
-    with pytest.raises(HwnasError, match=r"cannot read .*absent\.safetensors"):
+    with pytest.raises(HwnasError, match=r"there is no file .*absent\.safetensors"):
         load_weights(of("falsr-b"), tmp_path / "absent.safetensors")

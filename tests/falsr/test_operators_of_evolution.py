@@ -83,6 +83,19 @@ def test_a_random_mutation_changes_one_cell_and_at_most_one_row(genotype: Genoty
     assert [len(row) for row in mutated.macro] == [7, 6, 5, 4, 3, 2, 1]
 
 
+def test_a_random_mutation_switches_one_connection_or_draws_a_row_anew() -> None:
+    genotype = SPACE.sample_genotype(random.Random(0))
+    changed = Counter[int]()
+    for seed in range(2000):
+        mutated = random_mutation(genotype, random.Random(seed))
+        bits = [(a, b) for x, y in zip(genotype.macro, mutated.macro, strict=True) for a, b in zip(x, y, strict=True)]
+        changed[sum(a != b for a, b in bits)] += 1
+    assert set(range(7)) <= set(changed)
+    # Half of them switch one; of rows of 1 to 7 bits drawn anew, seven in 64 more do.
+    expected = 0.5 + 0.5 * sum(k / 2**k for k in range(1, 8)) / 7
+    assert changed[1] / 2000 == pytest.approx(expected, abs=0.04)
+
+
 def test_a_roulette_favours_cheap_cells_by_the_logarithm_and_keeps_connections() -> None:
     costs = [math.exp(i % 4) for i in range(192)]
     roulette = Roulette(costs)

@@ -171,7 +171,7 @@ def test_a_trial_that_always_dies_or_diverges_fails_after_two_attempts_and_the_o
     assert results[0] == Failure("its process died; is there enough memory?")
     diverged = results[1]
     assert isinstance(diverged, Failure)
-    assert diverged.reason.startswith("HwnasError: the loss became ")
+    assert diverged.reason.startswith("the loss became ")
     assert found(results[2]) == found(run_trial(plans[2], data))
 
 

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +12,9 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
+from hwnas.data.crops import ImagePairs
 from hwnas.errors import HwnasError
 from hwnas.inference import Validation
 from hwnas.searches.falsr.local_workers import LocalWorkers
@@ -77,6 +81,27 @@ def test_images_survive_the_way_to_another_process(tmp_path: Path) -> None:
     again = TrialData.load(tmp_path, 2)
     assert run_trial(plan(), again).psnr == run_trial(plan(), DATA).psnr
     assert not again.train.pixels.flags.writeable
+
+
+def test_a_collection_that_is_in_a_file_already_is_not_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hwnas.data.crops.MEMORY_LIMIT_BYTES", 0)
+    for i in range(3):
+        Image.fromarray(picture(i)).save(tmp_path / f"{i}.png")
+    large = ImagePairs.prepare(sorted(tmp_path.glob("*.png")), 2, cache=tmp_path / "cache")
+    data = TrialData(large, DATA.validation)
+    data.save(tmp_path / "images")
+    assert (tmp_path / "images" / "pixels.npy").is_symlink()
+    again = TrialData.load(tmp_path / "images", 2)
+    for i in range(3):
+        for ours, theirs in zip(again.train.pair(i), large.pair(i), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_images_of_a_search_that_was_killed_do_not_stay(tmp_path: Path) -> None:
+    DATA.save(tmp_path / "images")
+    fewer = TrialData(DATA.train, DATA.validation[:1])
+    fewer.save(tmp_path / "images")
+    assert len(TrialData.load(tmp_path / "images", 2).validation) == 1
 
 
 # Workers
@@ -185,3 +210,36 @@ def test_workers_share_the_processors(images: Path) -> None:
                 break
     assert len(bound) == 2 and not bound[0] & bound[1]
     assert bound[0] | bound[1] == os.sched_getaffinity(0)
+
+
+ORPHANS = """
+import sys, time
+from pathlib import Path
+from hwnas.searches.falsr.local_workers import LocalWorkers
+from tests.falsr.test_trials import plan
+if __name__ == "__main__":
+    with LocalWorkers(2, Path(sys.argv[1]), 2) as workers:
+        for cell in (0, 40):
+            workers.start(plan(cell, settings={"steps": 10**6}))
+        time.sleep(1000)
+"""
+
+
+def test_trials_of_a_search_that_is_killed_end_by_themselves_and_say_nothing(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "search.py").write_text(ORPHANS)
+    root = Path(__file__).resolve().parents[2]
+    search = subprocess.Popen(
+        [sys.executable, tmp_path / "search.py", images],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until, trials = time.monotonic() + 100, list[psutil.Process]()
+    while len(trials) < 2 and time.monotonic() < until:
+        time.sleep(0.1)
+        trials = [one for server in psutil.Process(search.pid).children() for one in server.children()]
+    time.sleep(1)
+    search.kill()
+    _, alive = psutil.wait_procs(trials, timeout=30)
+    assert len(trials) == 2 and not alive
+    assert search.communicate(timeout=10)[1] == ""

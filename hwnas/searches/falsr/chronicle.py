@@ -11,7 +11,7 @@ from hwnas.files import write_text
 from hwnas.reports.search_figures import Generation, Objective, Point
 from hwnas.reports.search_report import write_search_report
 from hwnas.searches.base import Candidate, SearchResult, SearchTask
-from hwnas.searches.falsr.evolution import Evolution, Individual
+from hwnas.searches.falsr.evolution import FREE, Evolution, Individual
 from hwnas.searches.falsr.feasibility import cost_range
 from hwnas.searches.falsr.judge import TrialJudge
 from hwnas.searches.falsr.selection import Floats, fronts, hypervolume
@@ -23,8 +23,9 @@ class Chronicle:
     """Notes what becomes of a search.
 
     The hypervolume is over the PSNR above bicubic enlargement (or above the worst of the first generation, if that is
-    lower), and over each objective as its place between the least that the space has and the most that is allowed, on a
-    logarithmic scale: the dB that the best network within budgets gains, averaged over all such budgets.
+    lower), and over each objective as its place between the least that the space has and the most that is allowed, or,
+    of those that are measured, that the first generation had; on a logarithmic scale. It is the dB that the best
+    network within budgets gains, averaged over all such budgets.
 
     Args:
         task: the search.
@@ -79,7 +80,9 @@ class Chronicle:
         for column, term in enumerate(problem.objectives):
             if problem.terms[term].model.additive and term not in problem.measured:
                 least, most = cost_range(self.task.space, problem.terms[term])
-                low[column], high[column] = math.log(least), math.log(min(most, problem.terms[term].limit))
+                low[column], high[column] = (math.log(max(cost, FREE)) for cost in (least, most))
+            if math.isfinite(problem.terms[term].limit):
+                high[column] = min(high[column], math.log(problem.terms[term].limit))
         return low, high
 
     def front(self) -> list[Individual]:
@@ -177,7 +180,7 @@ class Chronicle:
             for t in problem.objectives
         ]
         figures, settings = judge.figures, self.evolution.settings
-        minutes = (settings.generations - generation) * settings.population / float(figures["trials/min"])
+        minutes = (settings.generations - generation) * settings.population / judge.rate
         left = f", about {math.ceil(minutes)} min left" if generation < settings.generations else ""
         return (
             f"generation {figures['generation']}: front {len(members)}, hypervolume {figures['hypervolume']}, "

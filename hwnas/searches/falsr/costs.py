@@ -13,11 +13,15 @@ from hwnas.spaces.falsr import CELLS, FALSRSpace, Genotype
 FUSE = -1
 """Stands for ``fuse`` among the cells."""
 
+Costs = tuple[float, ...]
+"""One value of each term."""
+
 Line = tuple[float, float]
 """Constant, and what each channel that is read adds."""
 
-_WIDTHS = (32, 64, 480)
-"""Channels at which a cost is taken: two make a line, and the third says whether it is one."""
+_WIDTHS = (16, 48, 480)
+"""Channels at which a cost is taken: two make a line, and the third says whether it is one. Cells read multiples of 16;
+a cost that pads channels to more is none."""
 
 
 class CandidateCosts:
@@ -38,7 +42,7 @@ class CandidateCosts:
         self._single: dict[tuple[int, int, int], float] = {}
         self._ends = [self._of_the_ends(model, size) if model.additive else 0.0 for model, size in self.terms]
 
-    def __call__(self, genotype: Genotype) -> tuple[float, ...]:
+    def __call__(self, genotype: Genotype) -> Costs:
         """The cost of each term, in its unit."""
         return tuple(
             self._added_up(genotype, term)

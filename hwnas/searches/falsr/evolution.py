@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import math
 import random
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Protocol
 
 import numpy as np
 
 from hwnas.searches.falsr.controller import Controller
+from hwnas.searches.falsr.costs import Costs
 from hwnas.searches.falsr.crossover import crossover
 from hwnas.searches.falsr.feasibility import cheapest_chains
 from hwnas.searches.falsr.initialisation import first_genotypes
 from hwnas.searches.falsr.mutation import Roulette, random_mutation
-from hwnas.searches.falsr.problem import Costs, Problem
+from hwnas.searches.falsr.problem import Problem
 from hwnas.searches.falsr.selection import Floats, Ranking, rank
 from hwnas.searches.falsr.settings import FALSRSettings
 from hwnas.spaces.falsr import FALSRSpace, Genotype
 
 TRIES = 200
 """Proposals for each place of a generation, after which it stays empty: the space within the budgets may be small."""
+
+MEASURED = 4
+"""Times that the places of a generation that are left are proposed for, where costs are measured: that takes long."""
+
+FREE = 1e-9
+"""What is taken for nothing: there is no logarithm of that."""
 
 FIRST = 50
 """Proposals for each place of the first generation, after which those next to the cheapest networks are proposed."""
@@ -37,11 +44,13 @@ class Proposal:
         genotype: canonical.
         costs: of each term of the problem.
         origin: what made it: ``first``, ``random``, ``roulette-1``, ``roulette-2`` or ``controller``.
+        drawn: the genes as they were drawn, of the same network.
     """
 
     genotype: Genotype
     costs: Costs
     origin: str
+    drawn: Genotype
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,16 +118,14 @@ class Evolution:
             if not proposals:
                 return
             qualities = judge.train(proposals, generation)
-            tried = [
-                (proposal, Individual(proposal.genotype, proposal.costs, psnr))
-                for proposal, psnr in zip(proposals, qualities, strict=True)
-                if psnr is not None
-            ]
-            learned = [individual for proposal, individual in tried if proposal.origin == "controller"]
-            self._controller.learn([i.genotype for i in learned], [i.psnr for i in learned])
-            new = [individual for _, individual in tried]
+            tried = [(p, psnr) for p, psnr in zip(proposals, qualities, strict=True) if psnr is not None]
+            own = [(proposal.drawn, psnr) for proposal, psnr in tried if proposal.origin == "controller"]
+            self._controller.learn([drawn for drawn, _ in own], [psnr for _, psnr in own])
+            new = [Individual(proposal.genotype, proposal.costs, psnr) for proposal, psnr in tried]
             self.everyone += new
             candidates = self.population + new
+            if not candidates:
+                continue
             survivors = self.ranking(candidates).best(self.settings.population)
             self.population = [candidates[i] for i in survivors]
             yield generation
@@ -132,7 +139,7 @@ class Evolution:
 
         Logarithms change no rank, and have the crowding spread the front over networks of all sizes.
         """
-        rows = [[-i.psnr, *(math.log(max(i.costs[t], 1e-9)) for t in self.problem.objectives)] for i in individuals]
+        rows = [[-i.psnr, *(math.log(max(i.costs[t], FREE)) for t in self.problem.objectives)] for i in individuals]
         return np.array(rows, float).reshape(len(rows), 1 + len(self.problem.objectives))
 
     def violation(self, individual: Individual) -> float:
@@ -144,13 +151,17 @@ class Evolution:
         for genotype in islice(first_genotypes(self.space, self.settings, self._rng), FIRST * self.settings.population):
             yield genotype, "first"
         # Nearly nothing is within the budgets: what is cheapest, and its neighbours.
-        within = [genotype for _, genotype in cheapest_chains(self.problem.candidate_costs)]
-        while True:
-            for genotype in within[-self.settings.population :]:
+        cheapest = [genotype for _, genotype in cheapest_chains(self.problem.candidate_costs)]
+        within = deque((g for g in cheapest if self._is_within(g)), maxlen=self.settings.population)
+        while within:
+            for genotype in list(within):
                 yield genotype, "first"
                 mutated = random_mutation(genotype, self._rng).canonical
-                if not self.problem.is_over(self.problem.counted(mutated)):
+                if self._is_within(mutated):
                     within.append(mutated)
+
+    def _is_within(self, genotype: Genotype) -> bool:
+        return not self.problem.is_over(self.problem.counted(genotype))
 
     def _children(self) -> Iterator[tuple[Genotype, str]]:
         ranking = self.ranking(self.population)
@@ -173,13 +184,17 @@ class Evolution:
     def _fill(self, source: Iterator[tuple[Genotype, str]], judge: Judge) -> list[Proposal]:
         """A generation of networks that are new and within the budgets."""
         wanted, accepted = self.settings.population, list[Proposal]()
-        tries = TRIES * wanted
-        while len(accepted) < wanted and tries > 0:
+        tries, rounds = TRIES * wanted, MEASURED
+        while len(accepted) < wanted and tries > 0 and rounds > 0:
+            rounds -= 1
             drawn: list[Proposal] = []
             while len(accepted) + len(drawn) < wanted and tries > 0:
                 tries -= 1
-                genotype, origin = next(source)
-                genotype = genotype.canonical
+                as_drawn, origin = next(source, (None, ""))
+                if as_drawn is None:
+                    tries = 0
+                    break
+                genotype = as_drawn.canonical
                 if genotype in self._seen:
                     self.rejected["duplicate"] += 1
                     continue
@@ -188,7 +203,7 @@ class Evolution:
                 if self.problem.is_over(costs):
                     self.rejected["over budget"] += 1
                     continue
-                drawn.append(Proposal(genotype, costs, origin))
+                drawn.append(Proposal(genotype, costs, origin, as_drawn))
             accepted += self._within_measured(drawn, judge)
         return accepted
 
@@ -197,7 +212,7 @@ class Evolution:
             return drawn
         found = judge.measure([proposal.genotype for proposal in drawn])
         whole = [
-            Proposal(p.genotype, tuple(measured.get(i, cost) for i, cost in enumerate(p.costs)), p.origin)
+            replace(p, costs=tuple(measured.get(i, cost) for i, cost in enumerate(p.costs)))
             for p, measured in zip(drawn, found, strict=True)
         ]
         within = [proposal for proposal in whole if not self.problem.is_over(proposal.costs)]

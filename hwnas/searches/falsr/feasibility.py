@@ -10,15 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hwnas.networks.falsr import STEM
-from hwnas.searches.falsr.costs import FUSE, CandidateCosts
+from hwnas.searches.falsr.costs import FUSE, CandidateCosts, Costs
 from hwnas.searches.falsr.problem import Term
-from hwnas.spaces.falsr import CANONICAL, CELLS, FALSRSpace, Genotype, unconnected
+from hwnas.spaces.falsr import CELLS, DISTINCT, FALSRSpace, Genotype, unconnected
 
-Costs = tuple[float, ...]
 _Chain = tuple[Costs, tuple[int, ...]]
-
-DISTINCT = sorted(set(CANONICAL))
-"""The 160 cells."""
 
 
 def cheapest_chains(costs: CandidateCosts) -> list[tuple[Costs, Genotype]]:

@@ -6,12 +6,12 @@ import random
 from collections.abc import Iterator
 
 from hwnas.searches.falsr.settings import FALSRSettings
-from hwnas.spaces.falsr import CANONICAL, FALSRSpace, Genotype, unconnected
+from hwnas.spaces.falsr import DISTINCT, FALSRSpace, Genotype, unconnected
 
 
 def first_genotypes(space: FALSRSpace, settings: FALSRSettings, rng: random.Random) -> Iterator[Genotype]:
     """Networks of one cell each, no cell twice; when all are used up, arbitrary ones, without end."""
-    cells = sorted(set(CANONICAL))
+    cells = list(DISTINCT)
     rng.shuffle(cells)
     for cell in cells:
         yield Genotype((cell,) * space.cells, first_connections(space.cells, settings, rng))

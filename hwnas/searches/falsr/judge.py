@@ -17,11 +17,14 @@ from hwnas.searches.base import SearchTask
 from hwnas.searches.falsr.evolution import Proposal
 from hwnas.searches.falsr.local_workers import LocalWorkers
 from hwnas.searches.falsr.log import Log, Measured, Speed, Trial
-from hwnas.searches.falsr.problem import Problem
+from hwnas.searches.falsr.problem import Problem, Term
 from hwnas.searches.falsr.settings import EvaluationSettings
 from hwnas.searches.falsr.trial import Outcome, TrialData, TrialPlan
 from hwnas.searches.falsr.workers import Workers, run_trials
 from hwnas.spaces.falsr import FALSRSpace, Genotype
+
+TOGETHER = 9
+"""Networks that are measured before the log is written."""
 
 
 @dataclass
@@ -38,6 +41,7 @@ class TrialJudge:
         bar: shows trials.
         figures: shown beside the bar.
         trained: trials that this process has run.
+        rate: of these in a minute.
         tried: what is known of each candidate that was trained, by genotype, with the proposal it was.
     """
 
@@ -50,6 +54,7 @@ class TrialJudge:
     bar: Task
     figures: dict[str, str] = field(default_factory=dict)
     trained: int = 0
+    rate: float = 0.0
     tried: dict[Genotype, tuple[Proposal, int, Trial]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -66,29 +71,38 @@ class TrialJudge:
     def measure(self, genotypes: Sequence[Genotype]) -> list[dict[int, float]]:
         """Costs on devices, all at the speed that these had when the search began."""
         for i in self.problem.measured:
-            term = self.problem.terms[i]
-            metric = term.model.name
-            unknown = [g for g in genotypes if (self.fingerprint(g), metric) not in self.log.measured]
-            if not unknown:
-                continue
-            architectures = [self.task.space.architecture(genotype) for genotype in unknown]
-            found = term.model.measure(architectures, term.size, self.task.progress)
-            now = term.model.yardstick
-            if metric not in self.log.speeds:
-                self.log.add(Speed(metric=metric, yardstick=now))
-            then = self.log.speeds[metric]
-            for genotype, value in zip(unknown, found, strict=True):
-                fingerprint = self.fingerprint(genotype)
-                self.log.add(Measured(architecture=fingerprint, metric=metric, value=value / now * then))
-        return [
-            {i: self.log.measured[self.fingerprint(g), self.problem.terms[i].model.name] for i in self.problem.measured}
-            for g in genotypes
-        ]
+            metric = self.problem.terms[i].model.name
+            unknown = [g for g in genotypes if (self.fingerprint(g), metric) not in self.log.ratios]
+            for start in range(0, len(unknown), TOGETHER):
+                self._measure(self.problem.terms[i], unknown[start : start + TOGETHER])
+
+        def value(genotype: Genotype, metric: str) -> float:
+            return self.log.ratios[self.fingerprint(genotype), metric] * self.log.speeds[metric].yardstick
+
+        names = {i: self.problem.terms[i].model.name for i in self.problem.measured}
+        return [{i: value(genotype, metric) for i, metric in names.items()} for genotype in genotypes]
+
+    def _measure(self, term: Term, genotypes: Sequence[Genotype]) -> None:
+        model = term.model
+        architectures = [self.task.space.architecture(genotype) for genotype in genotypes]
+        found = model.measure(architectures, term.size, self.task.progress)
+        speed = Speed(metric=model.name, yardstick=model.yardstick, device=model.measured_on)
+        if (before := self.log.speeds.get(model.name)) is None:
+            self.log.add(speed)
+        elif before.device != speed.device:
+            raise HwnasError(
+                f"{model.name} was measured on {before.device or 'another device'}, and now is on {speed.device}; go "
+                "on where the search began, or begin another with --out"
+            )
+        for genotype, value in zip(genotypes, found, strict=True):
+            self.log.add(
+                Measured(architecture=self.fingerprint(genotype), metric=model.name, ratio=value / speed.yardstick)
+            )
 
     def train(self, proposals: Sequence[Proposal], generation: int) -> list[float | None]:
         """PSNR after a short training; candidates that the log knows are not trained again."""
         unknown = [p for p in proposals if self.fingerprint(p.genotype) not in self.log.trials]
-        failed: list[Trial] = []
+        failed: list[tuple[Trial, bool]] = []
         for ended in run_trials(self.workers, [self._plan(proposal) for proposal in unknown]):
             if ended is None:
                 self.bar.advance(0)
@@ -98,25 +112,29 @@ class TrialJudge:
             if isinstance(result, Outcome):
                 self.log.add(Trial(architecture=name, outcome=result))
             else:
-                failed.append(Trial(architecture=name, error=result.reason))
+                failed.append((Trial(architecture=name, error=result.reason), result.diverged))
             self.trained += 1
-            rate = 60 * self.trained / (time.monotonic() - self._started)
-            self.figures["trials/min"] = f"{rate:.1f}"
+            self.rate = 60 * self.trained / (time.monotonic() - self._started)
+            self.figures["trials/min"] = f"{self.rate:.3g}"
             self.bar.advance(**self.figures)
-        # If it is all of them it is not the candidates' fault, and they are to be tried again when it is mended.
-        if failed and len(failed) == len(proposals) and (len(failed) > 1 or not self.log.trials):
+        # If all fail it is hardly the candidates' fault, and they are to be tried again when that is mended.
+        elsewhere = [trial for trial, diverged in failed if not diverged]
+        lonely = len(unknown) == 1 and any(trial.outcome for trial in self.log.trials.values())
+        if elsewhere and len(elsewhere) == len(unknown) and not lonely:
             raise HwnasError(
-                f"all {len(failed)} candidates of generation {generation} failed: {failed[-1].error}; mend that, and "
-                "go on with --resume"
+                f"all {len(unknown)} candidates that were tried failed: {elsewhere[-1].error}; mend that, and go on "
+                "with --resume"
             )
-        for trial in failed:
+        for trial, _ in failed:
             self.log.add(trial)
             self.task.progress.say(f"candidate {trial.architecture} failed twice, and is left out: {trial.error}")
         found: list[float | None] = []
         for proposal in proposals:
             trial = self.log.trials[self.fingerprint(proposal.genotype)]
             self.tried[proposal.genotype] = proposal, generation, trial
-            found.append(None if trial.outcome is None else trial.outcome.psnr)
+            # Who was given up has a PSNR of half the training, which does not compare with that of the others.
+            finished = trial.outcome is not None and not trial.outcome.stopped
+            found.append(trial.outcome.psnr if finished and trial.outcome is not None else None)
         return found
 
     def _plan(self, proposal: Proposal) -> TrialPlan:
@@ -158,8 +176,8 @@ def open_workers(task: SearchTask[FALSRSpace], data: TrialData) -> Iterator[Work
             yield workers
         return
     folder = task.run.path / "search" / "images"
-    data.save(folder)
     try:
+        data.save(folder)
         with LocalWorkers(machines.workers, folder, task.space.scale) as workers:
             yield workers
     finally:

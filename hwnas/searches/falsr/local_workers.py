@@ -14,9 +14,8 @@ from types import TracebackType
 
 import torch
 
-from hwnas.errors import first_line
-from hwnas.searches.falsr.trial import Outcome, TrialData, TrialPlan, run_trial
-from hwnas.searches.falsr.workers import Ended, Failure, Workers
+from hwnas.searches.falsr.trial import Answer, Outcome, TrialData, TrialPlan, answer
+from hwnas.searches.falsr.workers import Ended, Failure, Workers, result_of
 
 
 class LocalWorkers(Workers):
@@ -35,7 +34,7 @@ class LocalWorkers(Workers):
         method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
         self._context = multiprocessing.get_context(method)
         if method == "forkserver":
-            self._context.set_forkserver_preload([run_trial.__module__, __name__])
+            self._context.set_forkserver_preload([answer.__module__, __name__])
         self._running: dict[Connection, tuple[TrialPlan, BaseProcess, int]] = {}
 
     @property
@@ -74,37 +73,31 @@ class LocalWorkers(Workers):
 
 def _received(connection: Connection, process: BaseProcess) -> Outcome | Failure:
     try:
-        succeeded, text = connection.recv_bytes().split(b" ", 1)
+        said: Answer = connection.recv()
     except (EOFError, OSError):
         process.join()
         code = process.exitcode or 0
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         return Failure(f"its process {how}" + ("; is there enough memory?" if code == -signal.SIGKILL else ""))
     process.join()
-    return Outcome.model_validate_json(text) if succeeded == b"1" else Failure(text.decode())
+    return result_of(said)
 
 
-def _run(answer: Connection, plan: str, data: Path, scale: int, place: int, count: int) -> None:
+def _run(tell: Connection, plan: str, data: Path, scale: int, place: int, count: int) -> None:
     # Ctrl-C reaches the whole group: the search decides what becomes of its trials.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _take_share(place, count)
     parent = multiprocessing.parent_process()
-    try:
-        outcome = run_trial(
-            TrialPlan.model_validate_json(plan),
-            TrialData.load(data, scale),
-            still_wanted=lambda: parent is None or parent.is_alive(),
-        )
-        said = b"1 " + outcome.model_dump_json().encode()
-    except Exception as error:
-        said = b"0 " + f"{type(error).__name__}: {first_line(error)}".encode()
+    said = answer(plan, TrialData.load(data, scale), lambda: parent is None or parent.is_alive())
     # Where the search has been killed nobody listens.
     with suppress(OSError):
-        answer.send_bytes(said)
+        tell.send(said)
 
 
 def _take_share(place: int, count: int) -> None:
-    """Threads and processors of one of ``count`` workers: sharing them makes each wait for the others."""
+    """Threads and processors of one of ``count`` workers: sharing them makes each wait for the others. And a GPU."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(place % torch.cuda.device_count())
     if sys.platform == "linux":
         there = sorted(os.sched_getaffinity(0))
         mine = there[place::count] or [there[place % len(there)]]

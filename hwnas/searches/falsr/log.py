@@ -38,7 +38,7 @@ class Measured(BaseModel):
     Attributes:
         architecture: fingerprint of the candidate.
         metric: name of the cost model.
-        value: in its unit, at the speed that the device had at the beginning.
+        ratio: to what the device's reference took beside it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -46,7 +46,7 @@ class Measured(BaseModel):
     kind: Literal["measured"] = "measured"
     architecture: str
     metric: str
-    value: float = Field(gt=0)
+    ratio: float = Field(gt=0)
 
 
 class Speed(BaseModel):
@@ -55,6 +55,7 @@ class Speed(BaseModel):
     Attributes:
         metric: name of the cost model.
         yardstick: of it.
+        device: that was measured.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -62,6 +63,7 @@ class Speed(BaseModel):
     kind: Literal["speed"] = "speed"
     metric: str
     yardstick: float = Field(gt=0)
+    device: str = ""
 
 
 Entry = Annotated[Trial | Measured | Speed, Field(discriminator="kind")]
@@ -76,16 +78,16 @@ class Log:
 
     Attributes:
         trials: by fingerprint.
-        measured: by fingerprint and metric.
-        speeds: yardsticks by metric.
+        ratios: what was measured, by fingerprint and metric.
+        speeds: by metric; the first of each counts.
         broken: what is wrong with lines that were skipped, each with its number.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.trials: dict[str, Trial] = {}
-        self.measured: dict[tuple[str, str], float] = {}
-        self.speeds: dict[str, float] = {}
+        self.ratios: dict[tuple[str, str], float] = {}
+        self.speeds: dict[str, Speed] = {}
         self.broken: list[str] = []
         self._ends_a_line = True
         if path.exists():
@@ -130,6 +132,6 @@ class Log:
         if isinstance(entry, Trial):
             self.trials[entry.architecture] = entry
         elif isinstance(entry, Measured):
-            self.measured[entry.architecture, entry.metric] = entry.value
+            self.ratios[entry.architecture, entry.metric] = entry.ratio
         else:
-            self.speeds.setdefault(entry.metric, entry.yardstick)
+            self.speeds.setdefault(entry.metric, entry)

@@ -6,9 +6,7 @@ import math
 import random
 from collections.abc import Sequence
 
-from hwnas.spaces.falsr import CANONICAL, CELLS, Genotype
-
-DISTINCT = sorted(set(CANONICAL))
+from hwnas.spaces.falsr import CANONICAL, CELLS, DISTINCT, Genotype
 
 
 def random_mutation(genotype: Genotype, rng: random.Random) -> Genotype:
@@ -32,12 +30,12 @@ class Roulette:
     roulette over whole networks would have 192^n sectors (section IV-E).
 
     Args:
-        costs: of each of the 192 cells, positive.
+        costs: of each of the 192 cells.
     """
 
     def __init__(self, costs: Sequence[float]) -> None:
-        most = max(costs)
-        self.weights = [1 + math.log(most / cost) for cost in costs]
+        positive = [max(cost, 1e-9) for cost in costs]  # there is no logarithm of nothing
+        self.weights = [1 + math.log(max(positive) / cost) for cost in positive]
 
     def __call__(self, genotype: Genotype, rng: random.Random) -> Genotype:
         return genotype._replace(cells=tuple(rng.choices(range(len(CELLS)), self.weights, k=len(genotype.cells))))

@@ -9,15 +9,12 @@ from dataclasses import dataclass, replace
 from hwnas.budget import Budget
 from hwnas.cost_models import CostModel, cost_model
 from hwnas.errors import UsageError
-from hwnas.searches.falsr.costs import CandidateCosts
+from hwnas.searches.falsr.costs import CandidateCosts, Costs
 from hwnas.sizes import Size
-from hwnas.spaces.falsr import CANONICAL, CELLS, FALSRSpace, Genotype
+from hwnas.spaces.falsr import CANONICAL, CELLS, DISTINCT, FALSRSpace, Genotype
 
-Costs = tuple[float, ...]
-"""One value of each term."""
-
-UNKNOWN = math.nan
-"""Of a cost that is measured, before it is."""
+UNMEASURED = math.nan
+"""A cost that is measured, before it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +70,7 @@ class Problem:
     def counted(self, genotype: Genotype) -> Costs:
         """Costs of a network; those that are measured are unknown."""
         found = dict(zip(self._counted, self.candidate_costs(genotype), strict=True))
-        return tuple(found.get(i, UNKNOWN) for i in range(len(self.terms)))
+        return tuple(found.get(i, UNMEASURED) for i in range(len(self.terms)))
 
     def is_over(self, costs: Costs) -> bool:
         """Whether a network is over a budget, as far as is known."""
@@ -92,7 +89,7 @@ class Problem:
             model = cost_model(otherwise)
             term = Term(model, model.default_input_size)
         costs = CandidateCosts(self.space, [(term.model, term.size)])
-        alone = {cell: costs.asked(cell, CELLS[cell].filters, 0) for cell in set(CANONICAL)}
+        alone = {cell: costs.asked(cell, CELLS[cell].filters, 0) for cell in DISTINCT}
         return [alone[CANONICAL[cell]] for cell in range(len(CELLS))]
 
 

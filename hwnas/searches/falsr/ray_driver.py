@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-from hwnas.errors import HwnasError, first_line
-from hwnas.searches.falsr.trial import TrialData, TrialPlan, run_trial
+from hwnas.errors import HwnasError
+from hwnas.searches.falsr.trial import Answer, TrialData, answer
 
 Node = tuple[float, float]
 """What a node has: CPUs and GPUs."""
@@ -59,7 +59,7 @@ def _serve(pipe: Connection, address: str, folder: Path, scale: int, cpus: float
                 running[task.remote(plan, data, cpus, gpus)] = ticket
             ended, _ = ray.wait(list(running), timeout=_LOOK_SECONDS) if running else ([], [])
             for reference in ended:
-                pipe.send(("ended", (running.pop(reference), *_result(ray, reference))))
+                pipe.send(("ended", (running.pop(reference), _result(ray, reference))))
             if time.monotonic() - beat > _BEAT_SECONDS:
                 pipe.send(("nodes", _nodes(ray)))
                 beat = time.monotonic()
@@ -75,23 +75,23 @@ def _nodes(ray: Any) -> list[Node]:
     return [(resources.get("CPU", 0.0), resources.get("GPU", 0.0)) for resources in alive]
 
 
-def _result(ray: Any, reference: Any) -> tuple[bool, str]:
-    """Whether a task succeeded, and its outcome, or why not in one line."""
+def _result(ray: Any, reference: Any) -> Answer:
+    """What a task has said, or why it has not."""
     try:
-        succeeded, text = ray.get(reference)
-        return succeeded, text
+        said: Answer = ray.get(reference)
+        return said
     except ray.exceptions.LocalRayletDiedError as error:
         raise HwnasError("this machine is no node of it any more") from error
     except ray.exceptions.OutOfMemoryError:
-        return False, "its node ran out of memory"
+        return "failed", "its node ran out of memory"
     except ray.exceptions.NodeDiedError:
-        return False, "its node died"
+        return "failed", "its node died"
     except ray.exceptions.WorkerCrashedError:
-        return False, "its process died; is there enough memory?"
+        return "failed", "its process died; is there enough memory?"
     except Exception as error:
         if "No module named 'hwnas" in str(error):
-            return False, "its node cannot import hwnas; install it there, in the version that is here"
-        return False, f"{type(error).__name__}: {_one_line(error)}"
+            return "failed", "its node cannot import hwnas; install it there, in the version that is here"
+        return "failed", f"{type(error).__name__}: {_one_line(error)}"
 
 
 def _one_line(error: BaseException) -> str:
@@ -103,12 +103,9 @@ def _one_line(error: BaseException) -> str:
     return text if len(text) <= 300 else f"{text[:297]}..."
 
 
-def _run(plan: str, data: TrialData, cpus: float, gpus: float) -> tuple[bool, str]:
+def _run(plan: str, data: TrialData, cpus: float, gpus: float) -> Answer:
     if not gpus:
         # Ray hides them from tasks that ask for none only until it does not: it says that this will change.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     torch.set_num_threads(max(1, int(cpus)))
-    try:
-        return True, run_trial(TrialPlan.model_validate_json(plan), data).model_dump_json()
-    except Exception as error:
-        return False, f"{type(error).__name__}: {first_line(error)}"
+    return answer(plan, data)

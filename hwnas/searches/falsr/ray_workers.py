@@ -20,8 +20,8 @@ from typing import Any, Self
 
 from hwnas.errors import HwnasError, UsageError, first_line, not_installed
 from hwnas.searches.falsr.ray_driver import Node, drive
-from hwnas.searches.falsr.trial import Outcome, TrialData, TrialPlan
-from hwnas.searches.falsr.workers import Ended, Failure, Workers
+from hwnas.searches.falsr.trial import TrialData, TrialPlan
+from hwnas.searches.falsr.workers import Ended, Workers, result_of
 
 PROBE_SECONDS = 3.0
 """After which a port that does not answer is taken for closed."""
@@ -71,6 +71,8 @@ class RayWorkers(Workers):
         self._tickets = 0
         self._nodes: list[Node] = []
         self._heard = self._capable = time.monotonic()
+        self._ended: list[Ended] = []
+        self._lost: str | None = None
         self._pipe: Connection | None = None
         self._driver: subprocess.Popen[bytes] | None = None
 
@@ -95,6 +97,8 @@ class RayWorkers(Workers):
 
     def start(self, plan: TrialPlan) -> None:
         assert self._pipe is not None, "not entered"
+        # What the driver has said in the meantime is heard first: it waits for that before it listens.
+        self._listen(0)
         self._tickets += 1
         self._running[self._tickets] = plan
         # Where the driver has ended, `wait` says so.
@@ -102,31 +106,42 @@ class RayWorkers(Workers):
             self._pipe.send((self._tickets, plan.model_dump_json()))
 
     def wait(self, seconds: float) -> list[Ended]:
-        assert self._pipe is not None, "not entered"
-        until, ended = time.monotonic() + seconds, list[Ended]()
-        while self._pipe.poll(0 if ended else max(0.0, until - time.monotonic())):
-            try:
-                kind, content = self._pipe.recv()
-            except (EOFError, OSError):
-                if ended:
-                    break
-                raise self._lost("its driver has ended") from None
-            if kind == "nodes":
-                self._hear(content)
-            elif kind == "ended":
-                ticket, succeeded, text = content
-                result = Outcome.model_validate_json(text) if succeeded else Failure(text)
-                ended.append((self._running.pop(ticket), result))
-            elif kind == "lost":
-                raise self._lost(content)
+        if not self._ended:
+            self._listen(seconds)
+        if self._ended:
+            ended, self._ended = self._ended, []
+            return ended
+        if self._lost is not None:
+            raise HwnasError(
+                f"the Ray cluster at {self._address} is lost ({self._lost}); start it again, and go on with --resume"
+            )
         now = time.monotonic()
-        if not ended and now - self._heard > GONE_SECONDS:
-            raise self._lost(f"it has not answered for {GONE_SECONDS:.0f} s")
-        if not ended and now - self._capable > GONE_SECONDS:
+        if now - self._heard > GONE_SECONDS:
+            self._lost = f"it has not answered for {GONE_SECONDS:.0f} s"
+            return self.wait(0)
+        if now - self._capable > GONE_SECONDS:
             raise HwnasError(
                 f"no worker of the cluster is left that has {_amount(*self._wanted)}; add one, and go on with --resume"
             )
-        return ended
+        return []
+
+    def _listen(self, seconds: float) -> None:
+        """Hear what the driver says, until a trial has ended or so many seconds are over."""
+        assert self._pipe is not None, "not entered"
+        until = time.monotonic() + seconds
+        while self._lost is None and self._pipe.poll(0 if self._ended else max(0.0, until - time.monotonic())):
+            try:
+                kind, content = self._pipe.recv()
+            except (EOFError, OSError):
+                self._lost = "its driver has ended"
+                return
+            if kind == "nodes":
+                self._hear(content)
+            elif kind == "ended":
+                ticket, said = content
+                self._ended.append((self._running.pop(ticket), result_of(said)))
+            elif kind == "lost":
+                self._lost = content
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -178,11 +193,6 @@ class RayWorkers(Workers):
         self._nodes, self._heard = nodes, time.monotonic()
         if any(_room(node, self._wanted) for node in nodes):
             self._capable = self._heard
-
-    def _lost(self, reason: str) -> HwnasError:
-        return HwnasError(
-            f"the Ray cluster at {self._address} is lost ({reason}); start it again, and go on with --resume"
-        )
 
     def _close(self) -> None:
         if self._pipe is not None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
-from hwnas.budget import Budget
+from hwnas.budget import Budget, format_quantity
 from hwnas.errors import HwnasError, UsageError
 from hwnas.inference import Validation
 from hwnas.searches.base import Search, SearchResult, SearchTask
@@ -82,10 +82,10 @@ class FALSR(Search):
         try:
             return _evolve(task, space, settings, folder / "trials.jsonl")
         finally:
-            lock.release()
             # Where nothing was tried there is nothing to go on with: the command may be corrected.
             if not (folder / "trials.jsonl").exists():
                 shutil.rmtree(folder, ignore_errors=True)
+            lock.release()
 
 
 def _falsr(space: SearchSpace) -> FALSRSpace:
@@ -144,6 +144,25 @@ def _evolve(task: SearchTask[FALSRSpace], space: FALSRSpace, settings: FALSRSett
         judge = TrialJudge(task, problem, settings.evaluation, log, workers, tuple(images), bar)
         for generation in evolution.generations(judge):
             chronicle.note(generation, judge)
+    if not evolution.everyone:
+        raise HwnasError(_nobody(task, problem, judge))
     if len(judge.tried) < total:
         task.progress.say(f"{len(judge.tried)} candidates of {total}: no more were found that are within the budgets")
     return chronicle.result(judge)
+
+
+def _nobody(task: SearchTask[FALSRSpace], problem: Problem, judge: TrialJudge) -> str:
+    """Why nothing was found, with the nearest that there is."""
+    if judge.tried:
+        return f"none of {len(judge.tried)} candidates could be trained to the end; {judge.log.path} says why"
+    nearest = []
+    for i in problem.measured:
+        model, limit = problem.terms[i].model, problem.terms[i].limit
+        found = [ratio for (_, metric), ratio in judge.log.ratios.items() if metric == model.name]
+        if found and math.isfinite(limit):
+            least = format_quantity(min(found) * judge.log.speeds[model.name].yardstick, model.unit)
+            nearest.append(f"{least} {model.how_measured} of {format_quantity(limit, model.unit)}")
+    return (
+        f"no network of space {task.space.name} was found within {' and '.join(map(str, task.budgets))}"
+        f"{'; the nearest has ' if nearest else ''}{' and '.join(nearest)}; raise the budget"
+    )

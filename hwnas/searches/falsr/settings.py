@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+OBJECTIVES = ("flops", "params")
+"""The paper's, beside the quality."""
+
 
 class EvaluationSettings(BaseModel):
     """How a candidate is trained for a short time (FALSR, section VI-A), to be compared with others.
@@ -72,7 +75,7 @@ class FALSRSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    objectives: tuple[str, ...] = Field(default=("flops", "params"), min_length=1, max_length=3)
+    objectives: tuple[str, ...] = Field(default=OBJECTIVES, min_length=1, max_length=3)
     min_psnr: float | None = None
     population: int = Field(default=64, ge=2, le=10_000)
     generations: int = Field(default=156, ge=0)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,7 +18,7 @@ from hwnas.architecture import Architecture
 from hwnas.data.crops import ImagePairs
 from hwnas.data.images import ImageArray
 from hwnas.data.sources import TrainingData
-from hwnas.errors import HwnasError
+from hwnas.errors import HwnasError, first_line
 from hwnas.inference import Validation
 from hwnas.quantization.placement import Placement
 from hwnas.searches.falsr.settings import EvaluationSettings
@@ -25,6 +27,14 @@ from hwnas.training.train import build_for_training
 
 RUNG = 0.5
 """Share of the steps after which a candidate may be given up."""
+
+
+class DivergedError(HwnasError):
+    """The candidate cannot be trained like that."""
+
+
+Answer = tuple[Literal["outcome", "diverged", "failed"], str]
+"""What became of a trial, as text: the outcome as JSON, or why there is none in one line."""
 
 
 class TrialPlan(BaseModel):
@@ -91,8 +101,15 @@ class TrialData:
 
     def save(self, folder: Path) -> None:
         """Write the images so that other processes map them into their memory, which all share then."""
-        folder.mkdir(parents=True, exist_ok=True)
-        np.save(folder / "pixels.npy", self.train.pixels)
+        # Of a search that was killed there may be others.
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        pixels = folder / "pixels.npy"
+        if (mapped := _mapped_file(self.train.pixels)) is None:
+            np.save(pixels, self.train.pixels)
+        else:
+            # A large collection is in a file already, which has something behind the pixels.
+            pixels.symlink_to(mapped)
         np.save(folder / "sizes.npy", self.train.sizes)
         for i, (_, image) in enumerate(self.validation):
             np.save(folder / f"validation-{i:03d}.npy", image)
@@ -100,16 +117,37 @@ class TrialData:
     @classmethod
     def load(cls, folder: Path, scale: int) -> TrialData:
         """What `save` wrote; names are not kept."""
-        pixels = np.asarray(np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False))
         sizes = np.load(folder / "sizes.npy", allow_pickle=False)
+        length = int(sizes.prod(axis=1).sum()) * 3 * (scale**2 + 1)
+        pixels = np.asarray(np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)[:length])
         train = ImagePairs(scale, tuple(str(i) for i in range(len(sizes))), sizes, pixels)
         files = sorted(folder.glob("validation-*.npy"))
         return cls(train, [(file.stem, np.load(file, allow_pickle=False)) for file in files])
 
 
+def _mapped_file(pixels: ImageArray) -> Path | None:
+    """The file that an array is mapped from."""
+    array: object = pixels
+    while array is not None:
+        if isinstance(array, np.memmap) and array.filename is not None:
+            return Path(array.filename)
+        array = getattr(array, "base", None)
+    return None
+
+
 def _middle(image: ImageArray, side: int) -> ImageArray:
     top, left = (max(0, (length - side) // 2) for length in image.shape[:2])
     return image[top : top + side, left : left + side]
+
+
+def answer(plan: str, data: TrialData, still_wanted: Callable[[], bool] = lambda: True) -> Answer:
+    """`run_trial` for a worker: text in, text out, whatever happens."""
+    try:
+        return "outcome", run_trial(TrialPlan.model_validate_json(plan), data, still_wanted).model_dump_json()
+    except DivergedError as error:
+        return "diverged", str(error)
+    except Exception as error:
+        return "failed", f"{type(error).__name__}: {first_line(error)}"
 
 
 def run_trial(plan: TrialPlan, data: TrialData, still_wanted: Callable[[], bool] = lambda: True) -> Outcome:
@@ -121,9 +159,10 @@ def run_trial(plan: TrialPlan, data: TrialData, still_wanted: Callable[[], bool]
         still_wanted: asked before each step; the trial ends with an error where it says no.
 
     Raises:
-        HwnasError: if the loss is not finite, or the trial is no longer wanted.
+        DivergedError: if the loss is not finite.
+        HwnasError: if the trial is no longer wanted.
     """
-    started, settings = time.monotonic(), plan.settings
+    settings = plan.settings
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(plan.seed)
     training = TrainSettings(collect_steps=max(1, settings.steps // 10))
@@ -133,16 +172,16 @@ def run_trial(plan: TrialPlan, data: TrialData, still_wanted: Callable[[], bool]
     validation = Validation(data.validation, plan.architecture.scale)
     rng = np.random.default_rng(plan.seed)
     rung, rung_psnr = round(RUNG * settings.steps), None
-    steps = 0
+    started, steps = time.monotonic(), 0
     while steps < settings.steps:
-        if settings.seconds is not None and time.monotonic() - started > settings.seconds:
+        if steps and settings.seconds is not None and time.monotonic() - started > settings.seconds:
             break
         if not still_wanted():
             raise HwnasError("the search that asked for the trial has ended")
         lr, hr = (x.to(device) for x in data.train.sample(rng, settings.batch, settings.crop, plan.images))
         loss = functional.l1_loss(network(lr.contiguous(memory_format=torch.channels_last)), hr)
         if not torch.isfinite(loss):
-            raise HwnasError(f"the loss became {float(loss)} in step {steps + 1}")
+            raise DivergedError(f"the loss became {float(loss)} in step {steps + 1}")
         adam.zero_grad()
         loss.backward()
         adam.step()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 
-from hwnas.searches.falsr.trial import Outcome, TrialPlan
+from hwnas.searches.falsr.trial import Answer, Outcome, TrialPlan
 
 ATTEMPTS = 2
 """How often a candidate is tried."""
@@ -16,9 +16,21 @@ ATTEMPTS = 2
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a trial has no outcome, in one line."""
+    """Why a trial has no outcome.
+
+    Attributes:
+        reason: in one line.
+        diverged: it is the candidate's own fault, and not the worker's.
+    """
 
     reason: str
+    diverged: bool = False
+
+
+def result_of(said: Answer) -> Outcome | Failure:
+    """What a worker has said of a trial."""
+    kind, text = said
+    return Outcome.model_validate_json(text) if kind == "outcome" else Failure(text, kind == "diverged")
 
 
 Ended = tuple[TrialPlan, Outcome | Failure]
