@@ -103,7 +103,6 @@ def main() -> None:
         "random": at_random,
         "NSGA-II": lambda *args: evolved(*args, exploitation=0.0),
         "hybrid": lambda *args: evolved(*args, exploitation=FALSRSettings().exploitation),
-        "controller alone": lambda *args: evolved(*args, exploitation=1.0),
     }
     volumes: dict[str, list[float]] = {name: [] for name in searches}
     best: dict[str, list[float]] = {name: [] for name in searches}
