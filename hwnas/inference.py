@@ -40,10 +40,20 @@ class TorchUpscaler:
         return to_image(output)
 
 
+HALF_LEVEL = -0.5 / 255
+"""What the published graph adds to Pb and Pr, as one does that adds a half and takes away 128 / 255. Its figures come
+out to the fourth digit with it, and are up to 0.03 dB higher than without: cut off to bytes, the errors of three
+colours that moved alike are alike."""
+
+OF_PB_AND_PR = (1.402, -0.344136 - 0.714136, 1.772)
+"""What a unit of Pb and one of Pr together add to red, green and blue (BT.601)."""
+
+
 class PublishedFALSR:
     """A network of luma as an upscaler of images, by the protocol of FALSR's published figures.
 
-    Colours are of Pillow's bicubic enlargement of the bytes, and the result is cut off to bytes rather than rounded.
+    Colours are of Pillow's bicubic enlargement of the bytes, less half a level of Pb and Pr, and the result is cut off
+    to bytes rather than rounded.
 
     Args:
         network: on the CPU, in evaluation mode.
@@ -51,6 +61,7 @@ class PublishedFALSR:
 
     def __init__(self, network: ReplaceLuma) -> None:
         self.network = network
+        self._shift = torch.tensor(OF_PB_AND_PR)[:, None, None] * HALF_LEVEL
 
     def __call__(self, image: ImageArray) -> ImageArray:
         height, width = (side * self.network.scale for side in image.shape[:2])
@@ -58,7 +69,7 @@ class PublishedFALSR:
         with torch.inference_mode():
             colours = to_tensor(np.asarray(large))
             y = self.network.network(self.network.luma(to_tensor(image)))
-            rgb = colours + (y - self.network.luma(colours))
+            rgb = colours + (y - self.network.luma(colours)) + self._shift
             levels = (rgb[0] * 255).clamp(0, 255).to(torch.uint8)
         return np.ascontiguousarray(levels.numpy().transpose(1, 2, 0))
 

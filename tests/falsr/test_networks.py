@@ -19,10 +19,11 @@ from hwnas.checkpoints import load_weights
 from hwnas.cost_models import cost_model
 from hwnas.data.degradation import upscale
 from hwnas.errors import HwnasError
-from hwnas.inference import TorchUpscaler
+from hwnas.evaluation import evaluate
+from hwnas.inference import PublishedFALSR, TorchUpscaler
 from hwnas.metrics import psnr
 from hwnas.networks.falsr import FALSRWiring
-from hwnas.networks.luma import LUMA
+from hwnas.networks.luma import LUMA, ReplaceLuma
 from hwnas.networks.npu import for_neural_processors
 from hwnas.networks.shuffle import DepthToSpace
 from hwnas.operators import OperatorSpec, build_operator
@@ -246,6 +247,35 @@ def test_the_released_network_computes_the_golden_output() -> None:
     with torch.inference_mode():
         y = network.network(torch.from_numpy(golden["y_in"])[None, None])[0, 0].numpy()
     np.testing.assert_allclose(y, golden["y_out"], atol=1e-5, rtol=0)
+
+
+FIGURES = {
+    "falsr-a": {"Set5": (37.8219, 0.95946), "Set14": (33.5484, 0.91683)},
+    "falsr-b": {"Set5": (37.6140, 0.95852), "Set14": (33.2916, 0.91438)},
+    "falsr-c": {"Set5": (37.6604, 0.95863), "Set14": (33.2593, 0.91401)},
+}
+
+
+def require_figures(name: str, images: str) -> None:
+    network = load_weights(named_architecture(name), SHARED / f"weights/falsr/{name.upper()}.safetensors")
+    assert isinstance(network, ReplaceLuma)
+    found = evaluate(PublishedFALSR(network), SHARED / "data" / images, 2)
+    psnr, ssim = FIGURES[name][images]
+    assert found.psnr == pytest.approx(psnr, abs=1e-3)
+    assert found.ssim == pytest.approx(ssim, abs=1e-4)
+
+
+@published
+def test_the_published_figures_come_out() -> None:
+    require_figures("falsr-b", "Set5")
+
+
+@published
+@pytest.mark.slow
+@pytest.mark.parametrize("images", ["Set5", "Set14"])
+@pytest.mark.parametrize("name", FIGURES)
+def test_all_published_figures_come_out(name: str, images: str) -> None:
+    require_figures(name, images)
 
 
 @published
