@@ -16,9 +16,9 @@ from torch import nn
 
 Start = Literal["torch", "normal", "features", "detail", "branch", "pixels"]
 """``torch``: its own initialisation, as published; ``normal``: a deviation of 0.02, without biases (FALSR, section
-VI-A); ``features``: normal, keeping the variance through ReLUs, without
-biases; ``detail``: as features, blind to brightness; ``branch``: as features, but small at the end, for one of many
-residual branches, whose sum would explode; ``pixels``: as features, but close to zero at the end."""
+VI-A); ``features``: normal, keeping the variance through ReLUs, without biases; ``detail``: as features, blind to
+brightness; ``branch``: as features, but small at the end, for one of many residual branches, whose sum would explode;
+``pixels``: as features, but close to zero at the end."""
 
 DETAIL_GAIN = 4.0
 BRANCH_GAIN = 0.3
