@@ -65,7 +65,7 @@ def main() -> None:
         while len(proposals) < options.networks:
             genotype: Genotype = space.sample_genotype(rng)
             if not problem.is_over(costs := problem.counted(genotype)):
-                proposals.append(Proposal(genotype, costs, "random"))
+                proposals.append(Proposal(genotype, costs, "random", genotype))
         images = tuple(data.train.room_for(settings.evaluation.crop, tell.say))
         bar = tell.task("random networks", len(proposals))
         log = Log(scratch.path / "trials.jsonl")
