@@ -187,7 +187,7 @@ def _until(condition: Callable[[], Any], seconds: float = 100) -> None:
     assert condition()
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL])
 def test_a_search_that_is_stopped_goes_on(
     start: Callable[..., subprocess.Popen[str]], hwnas: Hwnas, falsr: Sequence[str], out: Path, how: signal.Signals
 ) -> None:

@@ -151,6 +151,7 @@ def test_trials_of_a_node_that_is_killed_run_on_another_and_find_what_they_find_
     assert capfd.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_a_trial_that_always_dies_or_diverges_fails_after_two_attempts_and_the_others_go_on(
     cluster: Any, data: TrialData
 ) -> None:
@@ -175,6 +176,7 @@ def test_a_trial_that_always_dies_or_diverges_fails_after_two_attempts_and_the_o
     assert found(results[2]) == found(run_trial(plans[2], data))
 
 
+@pytest.mark.slow
 def test_nodes_that_join_are_used_and_ctrl_c_is_not_kept_waiting(cluster: Any, data: TrialData) -> None:
     usual = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -206,6 +208,7 @@ def test_shares_that_ray_does_not_have_are_refused(cpus: float, gpus: float, dat
         RayWorkers("auto", data, cpus=cpus, gpus=gpus)
 
 
+@pytest.mark.slow
 def test_when_no_worker_is_left_the_search_ends(cluster: Any, data: TrialData, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_workers, "GONE_SECONDS", 3.0)
     with (

@@ -225,6 +225,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_trials_of_a_search_that_is_killed_end_by_themselves_and_say_nothing(images: Path, tmp_path: Path) -> None:
     (tmp_path / "search.py").write_text(ORPHANS)
     root = Path(__file__).resolve().parents[2]
