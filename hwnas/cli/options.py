@@ -34,9 +34,7 @@ Budget = Annotated[
         "--budget", help="Upper bound: 5GBitOps, 30GFLOPs@256x256, 300KParams, 8ms@180x320. Repeat for several."
     ),
 ]
-Algorithm = Annotated[
-    str | None, typer.Option("--algorithm", help="Search: quantnas or falsr.", show_default="quantnas")
-]
+Algorithm = Annotated[str | None, typer.Option("--algorithm", help="Search: falsr, quantnas.", show_default="quantnas")]
 Data = Annotated[
     str | None,
     typer.Option("--data", help="Photographs: a folder, 'bundled' or 'div2k'.", show_default="bundled"),

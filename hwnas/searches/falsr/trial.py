@@ -181,7 +181,7 @@ def run_trial(plan: TrialPlan, data: TrialData, still_wanted: Callable[[], bool]
         lr, hr = (x.to(device) for x in data.train.sample(rng, settings.batch, settings.crop, plan.images))
         loss = functional.l1_loss(network(lr.contiguous(memory_format=torch.channels_last)), hr)
         if not torch.isfinite(loss):
-            raise DivergedError(f"the loss became {float(loss)} in step {steps + 1}")
+            raise DivergedError(f"the loss became {float(loss.detach())} in step {steps + 1}")
         adam.zero_grad()
         loss.backward()
         adam.step()
