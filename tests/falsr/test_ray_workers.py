@@ -129,6 +129,7 @@ class CountingWorkers(RayWorkers):
         super().start(plan)
 
 
+@pytest.mark.slow
 def test_trials_of_a_node_that_is_killed_run_on_another_and_find_what_they_find_here(
     cluster: Any, data: TrialData, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -196,6 +197,7 @@ def test_nodes_that_join_are_used_and_ctrl_c_is_not_kept_waiting(cluster: Any, d
     until(lambda: not trials_on(cluster.head_node))
 
 
+@pytest.mark.slow
 def test_what_no_node_has_is_refused_at_once(cluster: Any, data: TrialData) -> None:
     what = "a trial wants 1 CPU and 1 GPU, and the largest node of the cluster .* has 1 CPU and 0 GPUs; ask for less"
     with pytest.raises(HwnasError, match=what), RayWorkers(cluster.address, data, gpus=1):
