@@ -38,9 +38,6 @@ _BATCH = 9
 _BATCH_BYTES = 2_000_000_000
 """Networks that are loaded together at most, and how much memory they may take."""
 
-_ABSURD = 100 * MOST
-"""Times as long as the reference: more than the dearest network of any space takes as the smallest."""
-
 _DEARER = 2.5
 """For estimates: how many times as long as the reference one takes on average."""
 
@@ -80,8 +77,18 @@ def measure_in_turn(
     device: Device,
     rounds: int,
     progress: Progress,
+    most: float = MOST,
 ) -> Session:
     """Write networks as they would be deployed, and measure them in turn with one that all are compared with.
+
+    Args:
+        reference_network: that one.
+        networks: the others.
+        size: height and width of the low-resolution image.
+        device: where to measure.
+        rounds: turns of each.
+        progress: whom to tell.
+        most: times as long as the reference that can be right.
 
     Raises:
         HwnasError: if one cannot be written, or as `Device.measure`.
@@ -100,7 +107,7 @@ def measure_in_turn(
         for turns in zip(*(one.rounds_ms for one in references), strict=True)
     ]
     ratios = tuple(quantile(paired_ratios(one.rounds_ms, per_round), 0.5) for one in measurements)
-    if not all(1 / _ABSURD <= ratio <= _ABSURD for ratio in ratios):
+    if not all(1 / most <= ratio <= most for ratio in ratios):
         raise HwnasError(
             f"{device.target.name} says that a network takes {max(ratios):.3g} or {min(ratios):.3g} times as long as "
             "the smallest; it cannot be right"

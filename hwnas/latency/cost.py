@@ -39,6 +39,10 @@ CHANGED = 0.1
 """Share by which a device that is faster or slower than it was is worth a line."""
 
 
+_MOST_WHOLE = 100_000
+"""Times as long as the smallest network of a space that another may take; of tens of cells, thousands."""
+
+
 @dataclass(frozen=True)
 class _Fitted:
     table: LatencyTable
@@ -174,7 +178,7 @@ class LatencyCost(TargetCostModel):
         reference, size = self._whole
         together = how_many_together([reference, *architectures], size)
         groups = [architectures[i : i + together] for i in range(0, len(architectures), together)] or [[]]
-        sessions = [measure_in_turn(reference, group, size, device, ROUNDS, progress) for group in groups]
+        sessions = [measure_in_turn(reference, group, size, device, ROUNDS, progress, _MOST_WHOLE) for group in groups]
         self.yardstick = statistics.median(session.reference_ms for session in sessions)
         return [ratio * self.yardstick for session in sessions for ratio in session.ratios]
 

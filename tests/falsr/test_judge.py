@@ -1,6 +1,7 @@
 """What is asked of workers and devices, and what becomes of their answers; workers and device are the test's own."""
 
 import csv
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,6 +38,12 @@ def by_size(plan: TrialPlan) -> Outcome:
     chance = int(plan.architecture.fingerprint, 16) % 1000 / 2000
     psnr = 20 + math.log(parameters(plan.architecture)) + chance
     return Outcome(psnr=psnr, rung_psnr=psnr - 1, steps=plan.settings.steps, seconds=1.0)
+
+
+def failing(which: range, failure: Failure) -> Answer:
+    """`by_size`, but for these of the trials, in the order that they are started."""
+    started = itertools.count()
+    return lambda plan: failure if next(started) in which else by_size(plan)
 
 
 class Instant(Workers):
@@ -171,14 +178,7 @@ def test_the_hypervolume_is_within_the_budget_and_what_the_space_has(
 def test_failures_that_are_not_the_candidates_are_tried_again_after_a_resume(
     instant: Callable[..., Instant], tmp_path: Path
 ) -> None:
-    count = 0
-
-    def breaks(plan: TrialPlan) -> Outcome | Failure:
-        nonlocal count
-        count += 1
-        return by_size(plan) if count <= 4 else Failure("its node cannot import hwnas")
-
-    instant(breaks)
+    instant(failing(range(4, 100), Failure("its node cannot import hwnas")))
     with pytest.raises(HwnasError, match="all 4 candidates that were tried failed: its node cannot import hwnas; mend"):
         FALSR().run(small_task(tmp_path))
     log = Log(tmp_path / "search" / "trials.jsonl")
@@ -191,14 +191,7 @@ def test_failures_that_are_not_the_candidates_are_tried_again_after_a_resume(
 def test_candidates_that_diverge_are_passed_even_if_it_is_a_whole_generation(
     instant: Callable[..., Instant], tmp_path: Path
 ) -> None:
-    count = 0
-
-    def diverges(plan: TrialPlan) -> Outcome | Failure:
-        nonlocal count
-        count += 1
-        return by_size(plan) if count <= 4 or count > 12 else Failure("the loss became nan in step 2", diverged=True)
-
-    workers = instant(diverges)
+    workers = instant(failing(range(4, 12), Failure("the loss became nan in step 2", diverged=True)))
     result = FALSR().run(small_task(tmp_path))
     assert result.front
     assert sum(bool(row["error"]) for row in rows(tmp_path)) == 4
