@@ -55,6 +55,8 @@ def main() -> None:
     assert isinstance(space, FALSRSpace)
     budgets = pipeline.budgets_of(config)
     problem = Problem(space, settings.objectives, budgets, pipeline.input_size_of(config))
+    if problem.measured:
+        parser.error("random networks are not measured; name a run whose costs are counted")
     scratch = RunDirectory(options.run / "random")
     with progress() as tell:
         data = pipeline.load_data(config, space.scale, tell)

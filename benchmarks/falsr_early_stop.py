@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hwnas.config import load_config
+from hwnas.cost_models import cost_model
 from hwnas.run_directory import RunDirectory
 from hwnas.searches.falsr.log import Log
 from hwnas.searches.falsr.settings import FALSRSettings
@@ -33,7 +34,8 @@ def main() -> None:
     log = Log(run / "search" / "trials.jsonl")
     with (run / "candidates.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["psnr_db"]]
-    costs = {row["architecture"]: [float(row[name]) for name in settings.objectives] for row in rows}
+    columns = [cost_model(o).measured_column if cost_model(o).measurable else o for o in settings.objectives]
+    costs = {row["architecture"]: [float(row[column]) for column in columns] for row in rows}
     halfway = {row["architecture"]: log.trials[row["architecture"]].outcome for row in rows}
 
     def behind(row: dict[str, str]) -> float | None:

@@ -129,7 +129,7 @@ def load_weights(architecture: Architecture, path: Path) -> nn.Module:
                     )
             if left := sorted(there.keys() - set(names.values())):
                 raise HwnasError(f"{other}, which has no {left[0]}; {name_it}")
-            found = {ours: file.get_tensor(theirs) for ours, theirs in names.items()}
+            found = {ours: file.get_tensor(theirs).to(state[ours].dtype) for ours, theirs in names.items()}
         if broken := [names[ours] for ours, tensor in found.items() if not tensor.isfinite().all()]:
             raise HwnasError(f"{path}: {broken[0]} has values that are no numbers; get the file anew")
         network.load_state_dict(found)

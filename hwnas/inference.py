@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import torch
 from PIL import Image
@@ -9,6 +13,7 @@ from torch import Tensor, nn
 
 from hwnas.data.degradation import crop_to_multiple, downscale, upscale
 from hwnas.data.images import ImageArray
+from hwnas.errors import HwnasError
 from hwnas.metrics import psnr
 from hwnas.networks.luma import ReplaceLuma
 
@@ -24,8 +29,16 @@ def to_image(output: Tensor) -> ImageArray:
     return np.ascontiguousarray(levels.cpu().numpy().transpose(1, 2, 0))
 
 
+class NotFiniteError(HwnasError):
+    """A network makes of an image what is no picture."""
+
+
 class TorchUpscaler:
-    """A network as an upscaler of images, on the device its weights are on."""
+    """A network as an upscaler of images, on the device its weights are on.
+
+    Raises:
+        NotFiniteError: when it is called, if the network makes something that is not finite.
+    """
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
@@ -37,6 +50,8 @@ class TorchUpscaler:
         with torch.inference_mode():
             output = self.network(to_tensor(image).to(device))
         self.network.train(was_training)
+        if not torch.isfinite(output).all():
+            raise NotFiniteError("the network makes values of an image that are not finite")
         return to_image(output)
 
 
@@ -77,6 +92,9 @@ class PublishedFALSR:
 class Validation:
     """Held-out images, degraded once, to be scored many times.
 
+    No image counts for more than one with an error of a single level in a single pixel: a black one, which everything
+    enlarges without an error, would make all means infinite.
+
     Args:
         images: names and high-resolution images, uint8 [H, W, 3].
         scale: enlargement.
@@ -89,9 +107,15 @@ class Validation:
 
     def psnr(self, network: nn.Module) -> float:
         """Mean luma PSNR in dB."""
-        upscaler = TorchUpscaler(network)
-        return float(np.mean([psnr(upscaler(lr), hr, self.scale) for lr, hr in self.pairs]))
+        return self._mean(TorchUpscaler(network))
 
     def bicubic_psnr(self) -> float:
         """Mean luma PSNR of bicubic enlargement in dB."""
-        return float(np.mean([psnr(upscale(lr, self.scale), hr, self.scale) for lr, hr in self.pairs]))
+        return self._mean(partial(upscale, scale=self.scale))
+
+    def _mean(self, upscaler: Callable[[ImageArray], ImageArray]) -> float:
+        scores = [
+            min(psnr(upscaler(lr), hr, self.scale), 10 * math.log10(255**2 * hr.shape[0] * hr.shape[1]))
+            for lr, hr in self.pairs
+        ]
+        return float(np.mean(scores))

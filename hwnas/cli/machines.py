@@ -27,9 +27,14 @@ RayGpus = Annotated[
 
 
 def chosen_machines(
-    config: RunConfig, workers: int | None, ray: str | None, cpus: float | None, gpus: float | None
+    config: RunConfig,
+    workers: int | None,
+    ray: str | None,
+    cpus: float | None,
+    gpus: float | None,
+    are_needed: bool = True,
 ) -> Machines:
-    """Where candidates are tried out.
+    """Where candidates are tried out; of a cluster that ``are_needed``, whether it is there.
 
     Raises:
         UsageError: if the algorithm tries out none, or options contradict each other.
@@ -48,9 +53,10 @@ def chosen_machines(
         )
     if ray is None and named and named != ["--workers"]:
         raise UsageError(f"{named[-1]} is for clusters; add --ray ADDRESS, or leave it out")
-    if ray is not None:
-        from hwnas.searches.falsr.ray_workers import probe
-
-        probe(ray)
     known = {"workers": workers, "ray": ray, "cpus": cpus, "gpus": gpus}
-    return Machines(**{name: value for name, value in known.items() if value is not None})  # type: ignore[arg-type]
+    machines = Machines(**{name: value for name, value in known.items() if value is not None})  # type: ignore[arg-type]
+    if machines.ray is not None and are_needed:
+        from hwnas.searches.falsr.ray_workers import require_reachable
+
+        require_reachable(machines.ray, machines.cpus, machines.gpus)
+    return machines

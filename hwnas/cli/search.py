@@ -47,8 +47,9 @@ def search(
 
     directory, settings = open_run(out, resume, layers)
     with directory.discarded_if_unused(), progress() as tell:
-        where = machines.chosen_machines(settings, workers, ray, trial_cpus, trial_gpus)
-        if not directory.architecture.exists():
+        searched = directory.architecture.exists()
+        where = machines.chosen_machines(settings, workers, ray, trial_cpus, trial_gpus, not searched)
+        if not searched:
             describe_space(settings, tell)
         photographs = pipeline.load_data(settings, pipeline.space_of(settings).scale, tell)
         pipeline.search(settings, directory, photographs, tell, where)

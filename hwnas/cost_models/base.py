@@ -164,9 +164,9 @@ class CostModel(ABC):
         return "measured"
 
     @property
-    def measured_on(self) -> str:
-        """What `measure` measured last, for people; two that differ do not compare."""
-        return ""
+    def measured_on(self) -> Mapping[str, str]:
+        """What `measure` measured last, by what decides about it; what differs does not compare."""
+        return {}
 
     @property
     def measured_column(self) -> str:

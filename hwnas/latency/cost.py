@@ -90,8 +90,9 @@ class LatencyCost(TargetCostModel):
         return DEVICES[self.target.runtime].method
 
     @property
-    def measured_on(self) -> str:
-        return "" if self._fingerprint is None else str(self._fingerprint)
+    def measured_on(self) -> Mapping[str, str]:
+        known = {} if self._fingerprint is None else self._fingerprint.model_dump(exclude_none=True)
+        return {name: str(value) for name, value in known.items()}
 
     def surveys(self) -> list[_Fitted]:
         """What can be predicted from: all surveys of the device's table, or of the target's, the newest first."""

@@ -3,7 +3,7 @@
 import csv
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from hwnas.cost_models import cost_model
 from hwnas.errors import HwnasError
 from hwnas.latency.cost import LatencyCost
 from hwnas.searches.falsr.feasibility import cost_range
-from hwnas.searches.falsr.log import Log
+from hwnas.searches.falsr.log import Log, Trial
 from hwnas.searches.falsr.problem import Term
 from hwnas.searches.falsr.search import FALSR
 from hwnas.searches.falsr.selection import hypervolume
@@ -178,8 +178,8 @@ def test_the_hypervolume_is_within_the_budget_and_what_the_space_has(
 def test_failures_that_are_not_the_candidates_are_tried_again_after_a_resume(
     instant: Callable[..., Instant], tmp_path: Path
 ) -> None:
-    instant(failing(range(4, 100), Failure("its node cannot import hwnas")))
-    with pytest.raises(HwnasError, match="all 4 candidates that were tried failed: its node cannot import hwnas; mend"):
+    instant(failing(range(4, 100), Failure("its process died")))
+    with pytest.raises(HwnasError, match="4 of 4 candidates could not be tried: its process died; mend"):
         FALSR().run(small_task(tmp_path))
     log = Log(tmp_path / "search" / "trials.jsonl")
     assert len(log.trials) == 4 and all(trial.outcome for trial in log.trials.values())
@@ -188,10 +188,72 @@ def test_failures_that_are_not_the_candidates_are_tried_again_after_a_resume(
     assert all(trial.outcome for trial in Log(log.path).trials.values())
 
 
+def always(failures: Mapping[int, Failure]) -> Answer:
+    """`by_size`, but for some of the architectures, in the order that they first come; each fails for good."""
+    order: dict[str, int] = {}
+
+    def answer(plan: TrialPlan) -> Outcome | Failure:
+        place = order.setdefault(plan.architecture.fingerprint, len(order))
+        return failures.get(place) or by_size(plan)
+
+    return answer
+
+
+DIED, DIVERGED, UNABLE = (Failure("it died", fault) for fault in (None, "candidate", "worker"))  # type: ignore[arg-type]
+
+
+def test_a_search_that_was_killed_before_it_settled_failures_settles_them_as_it_would_have(
+    instant: Callable[..., Instant], tmp_path: Path
+) -> None:
+    instant(always({1: DIED, 3: DIED}))
+    whole = FALSR().run(small_task(tmp_path / "a"))
+    path = tmp_path / "b" / "search" / "trials.jsonl"
+    path.parent.mkdir(parents=True)
+    lines = (tmp_path / "a" / "search" / "trials.jsonl").read_text().splitlines(keepends=True)
+    # The two that succeeded in the first generation, and nothing of those that failed.
+    path.write_text("".join([line for line in lines[:4] if "error" not in line]))
+    instant(always({0: DIED, 1: DIED}))
+    assert FALSR().run(small_task(tmp_path / "b")) == whole
+
+
+def test_one_that_diverges_does_not_make_the_others_failures_theirs(
+    instant: Callable[..., Instant], tmp_path: Path
+) -> None:
+    instant(always({0: DIVERGED, 1: DIED, 2: DIED, 3: DIED}))
+    with pytest.raises(HwnasError, match="3 of 4 candidates could not be tried: it died; mend that"):
+        FALSR().run(small_task(tmp_path))
+    assert len(Log(tmp_path / "search" / "trials.jsonl").trials) == 1
+
+
+def test_a_worker_that_can_train_none_is_no_reason_to_leave_a_candidate_out(
+    instant: Callable[..., Instant], tmp_path: Path
+) -> None:
+    instant(always({5: UNABLE}))
+    with pytest.raises(HwnasError, match="1 of 4 candidates could not be tried: it died; mend that"):
+        FALSR().run(small_task(tmp_path))
+    instant()
+    FALSR().run(small_task(tmp_path))
+    assert not any(row["error"] for row in rows(tmp_path))
+
+
+@pytest.mark.parametrize("tried_before", [False, True])
+def test_a_failure_that_has_none_beside_it_is_judged_by_those_before(
+    instant: Callable[..., Instant], tmp_path: Path, tried_before: bool
+) -> None:
+    least, _ = cost_range(small_task(tmp_path).space, Term(cost_model("params"), (1, 1)))
+    log = Log(tmp_path / "search" / "trials.jsonl")
+    if tried_before:
+        log.add(Trial(architecture="another", outcome=Outcome(psnr=30.0, steps=4, seconds=1.0)))
+    instant(always({0: DIED}))
+    expected = "none of 1 candidates could be trained" if tried_before else "1 of 1 candidates could not be tried"
+    with pytest.raises(HwnasError, match=expected):
+        FALSR().run(small_task(tmp_path, [f"{least:.0f}Params"]))
+
+
 def test_candidates_that_diverge_are_passed_even_if_it_is_a_whole_generation(
     instant: Callable[..., Instant], tmp_path: Path
 ) -> None:
-    workers = instant(failing(range(4, 12), Failure("the loss became nan in step 2", diverged=True)))
+    workers = instant(failing(range(4, 12), Failure("the loss became nan in step 2", "candidate")))
     result = FALSR().run(small_task(tmp_path))
     assert result.front
     assert sum(bool(row["error"]) for row in rows(tmp_path)) == 4
@@ -220,7 +282,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     monkeypatch.setattr(
         LatencyCost, "measure", lambda self, networks, size, progress: device.measure(self, networks, size, progress)
     )
-    monkeypatch.setattr(LatencyCost, "measured_on", property(lambda self: device.name))
+    monkeypatch.setattr(LatencyCost, "measured_on", property(lambda self: {"hardware": device.name, "cores": "4"}))
     return device
 
 
@@ -250,8 +312,19 @@ def test_another_device_is_refused(instant: Callable[..., Instant], clock: Clock
     instant()
     FALSR().run(small_task(tmp_path, objectives=["latency@cpu", "params"], generations=1))
     clock.name = "another board"
-    with pytest.raises(HwnasError, match="was measured on a board, and now is on another board"):
+    with pytest.raises(HwnasError, match="or this one was in another state: hardware a board, now another board;"):
         FALSR().run(small_task(tmp_path, objectives=["latency@cpu", "params"], generations=5))
+
+
+def test_times_whose_device_is_not_known_any_more_are_measured_again(
+    instant: Callable[..., Instant], clock: Clock, tmp_path: Path
+) -> None:
+    instant()
+    FALSR().run(small_task(tmp_path, objectives=["latency@cpu", "params"], generations=1))
+    path, asked = tmp_path / "search" / "trials.jsonl", len(clock.asked)
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if '"speed"' not in line))
+    FALSR().run(small_task(tmp_path, objectives=["latency@cpu", "params"], generations=1))
+    assert len(clock.asked) == 2 * asked
 
 
 def test_a_budget_in_time_that_nothing_meets_ends_with_the_nearest(

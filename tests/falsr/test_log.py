@@ -16,7 +16,7 @@ ENTRIES = [
     Trial(architecture="a", outcome=OUTCOME),
     Trial(architecture="b", error="its process was killed by SIGKILL"),
     Measured(architecture="a", metric="latency@cpu", ratio=12.5),
-    Speed(metric="latency@cpu", yardstick=3.25, device="a phone"),
+    Speed(metric="latency@cpu", yardstick=3.25, device={"hardware": "a phone"}),
 ]
 
 

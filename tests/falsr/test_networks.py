@@ -310,6 +310,21 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
         load_weights(of("falsr-c"), tmp_path / "c.safetensors")
 
 
+def test_weights_that_are_too_large_for_the_network_are_refused(tmp_path: Path) -> None:
+    state = {n: t.double() for n, t in plain_weights(of("falsr-c").build(FloatLayers())).items()}
+    state["fea.weight"][0, 0, 0, 0] = 1e300
+    save_file(state, tmp_path / "c.safetensors")
+    with pytest.raises(HwnasError, match=r"fea\.weight has values that are no numbers"):
+        load_weights(of("falsr-c"), tmp_path / "c.safetensors")
+
+
+def test_weights_in_narrow_floats_are_read(tmp_path: Path) -> None:
+    state = {n: t.to(torch.float8_e4m3fn) for n, t in plain_weights(of("falsr-c").build(FloatLayers())).items()}
+    save_file(state, tmp_path / "c.safetensors")
+    network = load_weights(of("falsr-c"), tmp_path / "c.safetensors")
+    assert all(p.dtype == torch.float32 for p in network.parameters())
+
+
 def test_weights_with_a_tensor_too_many_are_refused(tmp_path: Path) -> None:
     state = plain_weights(of("falsr-b").build(FloatLayers()))
     save_file({name: tensor.contiguous() for name, tensor in state.items()}, tmp_path / "b.safetensors")

@@ -1,5 +1,6 @@
 """Trials on a real Ray cluster, whose nodes are on this machine and die."""
 
+import math
 import os
 import random
 import shutil
@@ -204,10 +205,10 @@ def test_what_no_node_has_is_refused_at_once(cluster: Any, data: TrialData) -> N
         pass
 
 
-@pytest.mark.parametrize(("cpus", "gpus"), [(0, 0), (1, -1), (1, 1.5)])
+@pytest.mark.parametrize(("cpus", "gpus"), [(0, 0), (1, -1), (1, 1.5), (math.nan, 0), (math.inf, 0), (1, math.nan)])
 def test_shares_that_ray_does_not_have_are_refused(cpus: float, gpus: float, data: TrialData) -> None:
-    with pytest.raises(HwnasError, match="a trial cannot have"):
-        RayWorkers("auto", data, cpus=cpus, gpus=gpus)
+    with pytest.raises(HwnasError, match="a trial cannot have"), RayWorkers("auto", data, cpus=cpus, gpus=gpus):
+        pass
 
 
 @pytest.mark.slow
@@ -249,7 +250,9 @@ def test_a_node_that_cannot_import_hwnas_is_told_apart(
     node = another_node(cluster, 3, env_vars={"PYTHONPATH": str(tmp_path)})
     with node, RayWorkers(cluster.address, data, cpus=3) as workers:
         ended = [one for one in run_trials(workers, [plan(0)]) if one is not None]
-    assert ended == [(plan(0), Failure("its node cannot import hwnas; install it there, in the version that is here"))]
+    assert ended == [
+        (plan(0), Failure("its node cannot import hwnas; install it there, in the version that is here", "worker"))
+    ]
 
 
 def test_without_ray_the_extra_is_named(data: TrialData, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Trials, and the workers that run them: real processes, some of which die."""
 
+import math
 import os
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from hwnas.errors import HwnasError
 from hwnas.inference import Validation
 from hwnas.searches.falsr.local_workers import LocalWorkers
 from hwnas.searches.falsr.settings import EvaluationSettings
-from hwnas.searches.falsr.trial import Outcome, TrialData, TrialPlan, run_trial
+from hwnas.searches.falsr.trial import DivergedError, Outcome, TrialData, TrialPlan, run_trial
 from hwnas.searches.falsr.workers import Failure, run_trials
 from hwnas.spaces.falsr import Genotype
 from tests.falsr.searching import TINY, picture, small_data, small_space
@@ -50,6 +51,10 @@ def test_a_quantised_candidate_is_trained_with_its_quantisers() -> None:
     assert quantised.psnr != run_trial(plan(), DATA).psnr
 
 
+def test_a_time_limit_that_is_over_at_once_still_lets_one_step_be_made() -> None:
+    assert run_trial(plan(settings={"steps": 10**6, "seconds": 1e-9}), DATA).steps == 1
+
+
 def test_a_time_limit_ends_the_training_and_says_after_how_many_steps() -> None:
     outcome = run_trial(plan(settings={"steps": 10**6, "seconds": 0.3}), DATA)
     assert 0 < outcome.steps < 10**6 and outcome.seconds < 30
@@ -68,6 +73,21 @@ def test_a_hopeless_candidate_is_given_up_halfway() -> None:
 def test_a_loss_that_is_no_number_is_an_error() -> None:
     with pytest.raises(HwnasError, match="the loss became (nan|inf) in step"):
         run_trial(plan(settings={"learning_rate": 1e30}), DATA)
+
+
+@pytest.mark.parametrize(("steps", "early_stop"), [(1, None), (2, 0.1)])
+def test_a_network_that_the_last_step_broke_is_an_error_and_has_no_psnr(steps: int, early_stop: float | None) -> None:
+    settings = {"steps": steps, "learning_rate": 1e30, "early_stop": early_stop}
+    with pytest.raises(DivergedError, match="not finite after step 1"):
+        run_trial(plan(settings=settings), DATA)
+
+
+def test_an_image_that_anything_enlarges_without_an_error_does_not_decide() -> None:
+    black = [*DATA.validation, ("black", np.zeros((32, 32, 3), np.uint8))]
+    one_level_in_one_pixel = 10 * math.log10(255**2 * 32 * 32)
+    without, found = (Validation(images, 2).bicubic_psnr() for images in (DATA.validation, black))
+    assert found == pytest.approx((2 * without + one_level_in_one_pixel) / 3)
+    assert math.isfinite(run_trial(plan(), TrialData(DATA.train, black)).psnr)
 
 
 def test_the_middle_of_validation_images_is_scored_and_nothing_more_is_kept() -> None:
@@ -95,6 +115,21 @@ def test_a_collection_that_is_in_a_file_already_is_not_copied(tmp_path: Path, mo
     for i in range(3):
         for ours, theirs in zip(again.train.pair(i), large.pair(i), strict=True):
             np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_link_in_the_place_of_the_folder_is_replaced_and_what_it_names_is_left(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "mine").touch()
+    (tmp_path / "images").symlink_to(tmp_path / "elsewhere")
+    DATA.save(tmp_path / "images")
+    assert len(TrialData.load(tmp_path / "images", 2).validation) == 2
+    assert [file.name for file in (tmp_path / "elsewhere").iterdir()] == ["mine"]
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_in_words(tmp_path: Path) -> None:
+    (tmp_path / "images").touch()
+    with pytest.raises(HwnasError, match="cannot write the images for workers to .*images: Not a directory"):
+        DATA.save(tmp_path / "images")
 
 
 def test_images_of_a_search_that_was_killed_do_not_stay(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from hwnas.searches.falsr.log import Log, Measured, Speed, Trial
 from hwnas.searches.falsr.problem import Problem, Term
 from hwnas.searches.falsr.settings import EvaluationSettings
 from hwnas.searches.falsr.trial import Outcome, TrialData, TrialPlan
-from hwnas.searches.falsr.workers import Workers, run_trials
+from hwnas.searches.falsr.workers import Failure, Workers, run_trials
 from hwnas.spaces.falsr import FALSRSpace, Genotype
 
 TOGETHER = 9
@@ -86,13 +86,15 @@ class TrialJudge:
         model = term.model
         architectures = [self.task.space.architecture(genotype) for genotype in genotypes]
         found = model.measure(architectures, term.size, self.task.progress)
-        speed = Speed(metric=model.name, yardstick=model.yardstick, device=model.measured_on)
+        speed = Speed(metric=model.name, yardstick=model.yardstick, device=dict(model.measured_on))
         if (before := self.log.speeds.get(model.name)) is None:
             self.log.add(speed)
         elif before.device != speed.device:
+            names = [name for name in before.device | speed.device if before.device.get(name) != speed.device.get(name)]
+            different = "; ".join(f"{n} {before.device.get(n)}, now {speed.device.get(n)}" for n in names)
             raise HwnasError(
-                f"{model.name} was measured on {before.device or 'another device'}, and now is on {speed.device}; go "
-                "on where the search began, or begin another with --out"
+                f"{model.name} was measured on another device, or this one was in another state: {different}; go on "
+                "where the search began, or begin another with --out"
             )
         for genotype, value in zip(genotypes, found, strict=True):
             self.log.add(
@@ -102,7 +104,7 @@ class TrialJudge:
     def train(self, proposals: Sequence[Proposal], generation: int) -> list[float | None]:
         """PSNR after a short training; candidates that the log knows are not trained again."""
         unknown = [p for p in proposals if self.fingerprint(p.genotype) not in self.log.trials]
-        failed: list[tuple[Trial, bool]] = []
+        failed: list[tuple[str, Failure]] = []
         for ended in run_trials(self.workers, [self._plan(proposal) for proposal in unknown]):
             if ended is None:
                 self.bar.advance(0)
@@ -112,22 +114,12 @@ class TrialJudge:
             if isinstance(result, Outcome):
                 self.log.add(Trial(architecture=name, outcome=result))
             else:
-                failed.append((Trial(architecture=name, error=result.reason), result.diverged))
+                failed.append((name, result))
             self.trained += 1
             self.rate = 60 * self.trained / (time.monotonic() - self._started)
             self.figures["trials/min"] = f"{self.rate:.3g}"
             self.bar.advance(**self.figures)
-        # If all fail it is hardly the candidates' fault, and they are to be tried again when that is mended.
-        elsewhere = [trial for trial, diverged in failed if not diverged]
-        lonely = len(unknown) == 1 and any(trial.outcome for trial in self.log.trials.values())
-        if elsewhere and len(elsewhere) == len(unknown) and not lonely:
-            raise HwnasError(
-                f"all {len(unknown)} candidates that were tried failed: {elsewhere[-1].error}; mend that, and go on "
-                "with --resume"
-            )
-        for trial, _ in failed:
-            self.log.add(trial)
-            self.task.progress.say(f"candidate {trial.architecture} failed twice, and is left out: {trial.error}")
+        self._settle(failed, proposals)
         found: list[float | None] = []
         for proposal in proposals:
             trial = self.log.trials[self.fingerprint(proposal.genotype)]
@@ -136,6 +128,28 @@ class TrialJudge:
             finished = trial.outcome is not None and not trial.outcome.stopped
             found.append(trial.outcome.psnr if finished and trial.outcome is not None else None)
         return found
+
+    def _settle(self, failed: Sequence[tuple[str, Failure]], proposals: Sequence[Proposal]) -> None:
+        """Leave out for good whose own fault it is that there is no outcome.
+
+        Where nobody can tell it is taken for theirs, unless none of a generation has an outcome: then it is hardly
+        the candidates' fault. Those whose fault it is not are not in the log, and tried again by a resumed search.
+        """
+        together = [self.fingerprint(proposal.genotype) for proposal in proposals]
+        beside = self.log.trials if len(together) == 1 else together
+        works = any(trial.outcome for name in beside if (trial := self.log.trials.get(name)) is not None)
+        to_mend = []
+        for name, failure in failed:
+            if failure.fault == "candidate" or (failure.fault is None and works):
+                self.log.add(Trial(architecture=name, error=failure.reason))
+                self.task.progress.say(f"candidate {name} failed twice, and is left out: {failure.reason}")
+            else:
+                to_mend.append(failure)
+        if to_mend:
+            raise HwnasError(
+                f"{len(to_mend)} of {len(together)} candidates could not be tried: {to_mend[-1].reason}; mend that, "
+                "and go on with --resume"
+            )
 
     def _plan(self, proposal: Proposal) -> TrialPlan:
         architecture = self.task.space.architecture(proposal.genotype)

@@ -55,7 +55,7 @@ class Speed(BaseModel):
     Attributes:
         metric: name of the cost model.
         yardstick: of it.
-        device: that was measured.
+        device: what is known of the one that was measured.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -63,7 +63,7 @@ class Speed(BaseModel):
     kind: Literal["speed"] = "speed"
     metric: str
     yardstick: float = Field(gt=0)
-    device: str = ""
+    device: dict[str, str] = {}
 
 
 Entry = Annotated[Trial | Measured | Speed, Field(discriminator="kind")]
@@ -127,6 +127,8 @@ class Log:
                 self._remember(_ENTRY.validate_json(line))
             except ValidationError as error:
                 self.broken.append(f"line {number} ({first_problem(error)})")
+        # Ratios alone are no times: they are measured again.
+        self.ratios = {key: ratio for key, ratio in self.ratios.items() if key[1] in self.speeds}
 
     def _remember(self, entry: Trial | Measured | Speed) -> None:
         if isinstance(entry, Trial):

@@ -90,7 +90,9 @@ def _result(ray: Any, reference: Any) -> Answer:
         return "failed", "its process died; is there enough memory?"
     except Exception as error:
         if "No module named 'hwnas" in str(error):
-            return "failed", "its node cannot import hwnas; install it there, in the version that is here"
+            return "unable", "its node cannot import hwnas; install it there, in the version that is here"
+        if isinstance(error, ConnectionError) and not isinstance(error, ray.exceptions.RayError):
+            raise  # the cluster is lost, and not the task
         return "failed", f"{type(error).__name__}: {_one_line(error)}"
 
 

@@ -11,6 +11,7 @@ import sys
 import time
 from contextlib import suppress
 from importlib.util import find_spec
+from math import inf
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -61,11 +62,6 @@ class RayWorkers(Workers):
     """
 
     def __init__(self, address: str, data: TrialData, cpus: float = 1, gpus: float = 0) -> None:
-        if cpus <= 0 or gpus < 0 or (gpus > 1 and gpus % 1):
-            raise UsageError(
-                f"a trial cannot have {_amount(cpus, gpus)}; give it some of a CPU, and of GPUs a whole number "
-                "or a fraction of one"
-            )
         self._address, self._data, self._wanted = address, data, (cpus, gpus)
         self._running: dict[int, TrialPlan] = {}
         self._tickets = 0
@@ -83,11 +79,12 @@ class RayWorkers(Workers):
     def __enter__(self) -> Self:
         if find_spec("ray") is None:
             raise not_installed("Ray", "distributed")
-        probe(self._address)
+        require_reachable(self._address, *self._wanted)
         try:
             with TemporaryDirectory(prefix="hwnas-ray-") as folder:
-                self._data.save(Path(folder))
-                self._connect(folder)
+                images = Path(folder) / "images"
+                self._data.save(images)
+                self._connect(images)
         except BaseException:
             if self._driver is not None:
                 self._driver.kill()
@@ -148,9 +145,9 @@ class RayWorkers(Workers):
     ) -> None:
         self._close()
 
-    def _connect(self, folder: str) -> None:
+    def _connect(self, images: Path) -> None:
         self._pipe, theirs = Pipe()
-        arguments = json.dumps([theirs.fileno(), self._address, folder, self._data.train.scale, *self._wanted])
+        arguments = json.dumps([theirs.fileno(), self._address, str(images), self._data.train.scale, *self._wanted])
         # A session of its own, so that Ctrl-C does not reach it: the search decides what becomes of its trials.
         self._driver = subprocess.Popen(
             [sys.executable, "-P", "-c", f"from {drive.__module__} import drive; drive()", arguments],
@@ -218,13 +215,18 @@ def _amount(cpus: float, gpus: float) -> str:
     return f"{cpus:g} CPU{'s' * (cpus != 1)} and {gpus:g} GPU{'s' * (gpus != 1)}"
 
 
-def probe(address: str) -> None:
-    """Find out whether anything listens where a cluster is said to be.
+def require_reachable(address: str, cpus: float, gpus: float) -> None:
+    """Find out whether trials can be asked for like that, and anything listens where a cluster is said to be.
 
     Raises:
-        UsageError: if it is no address.
+        UsageError: if they cannot, or it is no address.
         HwnasError: if nothing does.
     """
+    if not (0 < cpus < inf and 0 <= gpus < inf) or (gpus > 1 and gpus % 1):
+        raise UsageError(
+            f"a trial cannot have {_amount(cpus, gpus)}; give it some of a CPU, and of GPUs a whole number "
+            "or a fraction of one"
+        )
     if address == "auto":
         return
     match = _ADDRESS.fullmatch(address)

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
+from torch import nn
 from torch.nn import functional
 
 from hwnas.architecture import Architecture
@@ -19,7 +20,7 @@ from hwnas.data.crops import ImagePairs
 from hwnas.data.images import ImageArray
 from hwnas.data.sources import TrainingData
 from hwnas.errors import HwnasError, first_line
-from hwnas.inference import Validation
+from hwnas.inference import NotFiniteError, Validation
 from hwnas.quantization.placement import Placement
 from hwnas.searches.falsr.settings import EvaluationSettings
 from hwnas.training.settings import TrainSettings
@@ -33,8 +34,9 @@ class DivergedError(HwnasError):
     """The candidate cannot be trained like that."""
 
 
-Answer = tuple[Literal["outcome", "diverged", "failed"], str]
-"""What became of a trial, as text: the outcome as JSON, or why there is none in one line."""
+Answer = tuple[Literal["outcome", "diverged", "failed", "unable"], str]
+"""What became of a trial, as text: the outcome as JSON, or why there is none in one line: the candidate cannot be
+trained, something went wrong that may be its fault or not, or the worker cannot train any."""
 
 
 class TrialPlan(BaseModel):
@@ -100,19 +102,29 @@ class TrialData:
         return cls(data.train, [(name, _middle(image, side)) for name, image in data.validation])
 
     def save(self, folder: Path) -> None:
-        """Write the images so that other processes map them into their memory, which all share then."""
-        # Of a search that was killed there may be others.
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        pixels = folder / "pixels.npy"
-        if (mapped := _mapped_file(self.train.pixels)) is None:
-            np.save(pixels, self.train.pixels)
-        else:
-            # A large collection is in a file already, which has something behind the pixels.
-            pixels.symlink_to(mapped)
-        np.save(folder / "sizes.npy", self.train.sizes)
-        for i, (_, image) in enumerate(self.validation):
-            np.save(folder / f"validation-{i:03d}.npy", image)
+        """Write the images so that other processes map them into their memory, which all share then.
+
+        Raises:
+            HwnasError: if they cannot be written.
+        """
+        try:
+            # Of a search that was killed there may be others.
+            if folder.is_symlink():
+                folder.unlink()
+            elif folder.exists():
+                shutil.rmtree(folder)
+            folder.mkdir(parents=True)
+            pixels = folder / "pixels.npy"
+            if (mapped := _mapped_file(self.train.pixels)) is None:
+                np.save(pixels, self.train.pixels)
+            else:
+                # A large collection is in a file already, which has something behind the pixels.
+                pixels.symlink_to(mapped)
+            np.save(folder / "sizes.npy", self.train.sizes)
+            for i, (_, image) in enumerate(self.validation):
+                np.save(folder / f"validation-{i:03d}.npy", image)
+        except OSError as error:
+            raise HwnasError(f"cannot write the images for workers to {folder}: {error.strerror}") from error
 
     @classmethod
     def load(cls, folder: Path, scale: int) -> TrialData:
@@ -159,7 +171,7 @@ def run_trial(plan: TrialPlan, data: TrialData, still_wanted: Callable[[], bool]
         still_wanted: asked before each step; the trial ends with an error where it says no.
 
     Raises:
-        DivergedError: if the loss is not finite.
+        DivergedError: if the loss is not finite, or the network makes something else of an image than numbers.
         HwnasError: if the trial is no longer wanted.
     """
     settings = plan.settings
@@ -187,9 +199,16 @@ def run_trial(plan: TrialPlan, data: TrialData, still_wanted: Callable[[], bool]
         adam.step()
         steps += 1
         if steps == rung and settings.early_stop is not None:
-            rung_psnr = validation.psnr(network)
+            rung_psnr = _score(network, validation, steps)
             if plan.stop_below is not None and rung_psnr < plan.stop_below:
                 seconds = time.monotonic() - started
                 return Outcome(psnr=rung_psnr, rung_psnr=rung_psnr, steps=steps, seconds=seconds, stopped=True)
-    psnr = validation.psnr(network)
+    psnr = _score(network, validation, steps)
     return Outcome(psnr=psnr, rung_psnr=rung_psnr, steps=steps, seconds=time.monotonic() - started)
+
+
+def _score(network: nn.Module, validation: Validation, steps: int) -> float:
+    try:
+        return validation.psnr(network)
+    except NotFiniteError as error:
+        raise DivergedError(f"{error} after step {steps}") from error

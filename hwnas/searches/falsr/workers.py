@@ -7,6 +7,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Literal
 
 from hwnas.searches.falsr.trial import Answer, Outcome, TrialPlan
 
@@ -20,17 +21,19 @@ class Failure:
 
     Attributes:
         reason: in one line.
-        diverged: it is the candidate's own fault, and not the worker's.
+        fault: whose: the candidate's own, or the worker's, which can train none; None where nobody can tell.
     """
 
     reason: str
-    diverged: bool = False
+    fault: Literal["candidate", "worker"] | None = None
 
 
 def result_of(said: Answer) -> Outcome | Failure:
     """What a worker has said of a trial."""
     kind, text = said
-    return Outcome.model_validate_json(text) if kind == "outcome" else Failure(text, kind == "diverged")
+    if kind == "outcome":
+        return Outcome.model_validate_json(text)
+    return Failure(text, "candidate" if kind == "diverged" else "worker" if kind == "unable" else None)
 
 
 Ended = tuple[TrialPlan, Outcome | Failure]
