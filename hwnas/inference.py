@@ -15,7 +15,7 @@ from hwnas.data.degradation import crop_to_multiple, downscale, upscale
 from hwnas.data.images import ImageArray
 from hwnas.errors import HwnasError
 from hwnas.metrics import psnr
-from hwnas.networks.luma import ReplaceLuma
+from hwnas.networks.luma import Luma, ReplaceLuma
 
 
 def to_tensor(image: ImageArray) -> Tensor:
@@ -71,22 +71,31 @@ class PublishedFALSR:
     to bytes rather than rounded.
 
     Args:
-        network: on the CPU, in evaluation mode.
+        network: of luma, on the CPU, in evaluation mode.
+        scale: its enlargement.
     """
 
-    def __init__(self, network: ReplaceLuma) -> None:
+    def __init__(self, network: nn.Module, scale: int) -> None:
         self.network = network
+        self.scale = scale
+        self.luma = Luma()
         self._shift = torch.tensor(OF_PB_AND_PR)[:, None, None] * HALF_LEVEL
 
     def __call__(self, image: ImageArray) -> ImageArray:
-        height, width = (side * self.network.scale for side in image.shape[:2])
+        height, width = (side * self.scale for side in image.shape[:2])
         large = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
         with torch.inference_mode():
             colours = to_tensor(np.asarray(large))
-            y = self.network.network(self.network.luma(to_tensor(image)))
-            rgb = colours + (y - self.network.luma(colours)) + self._shift
+            rgb = colours + (self._y(to_tensor(image)) - self.luma(colours)) + self._shift
             levels = (rgb[0] * 255).clamp(0, 255).to(torch.uint8)
         return np.ascontiguousarray(levels.numpy().transpose(1, 2, 0))
+
+    def _y(self, image: Tensor) -> Tensor:
+        if isinstance(self.network, ReplaceLuma):  # which has it before it is rounded to a colour
+            made: Tensor = self.network.network(self.luma(image))
+            return made
+        of_colours: Tensor = self.luma(self.network(image))
+        return of_colours
 
 
 class Validation:

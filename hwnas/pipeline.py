@@ -95,7 +95,7 @@ def search(
     """
     if run.architecture.exists():
         progress.say(f"{run.path}: the search is complete")
-        return load_architecture(run.architecture)
+        return _found(run)
     algorithm = SEARCHES[config.algorithm]
     task = SearchTask(
         space=space_of(config),
@@ -111,9 +111,13 @@ def search(
     )
     result = algorithm.run(task)
     save_result(run, result, algorithm.columns)
-    if result.missed is not None:
-        raise HwnasError(result.missed)
-    return result.chosen
+    return _found(run)
+
+
+def _found(run: RunDirectory) -> Architecture:
+    if run.missed.exists():
+        raise HwnasError(run.missed.read_text(encoding="utf-8", errors="replace").strip())
+    return load_architecture(run.architecture)
 
 
 def train(config: RunConfig, run: RunDirectory, data: TrainingData, progress: Progress) -> float:

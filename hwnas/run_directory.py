@@ -94,6 +94,11 @@ class RunDirectory:
         """What a search found, in pictures."""
         return self.path / "report.html"
 
+    @property
+    def missed(self) -> Path:
+        """What the search was asked for and has not found, where there is such."""
+        return self.path / "missed.txt"
+
     def front_architecture(self, point: int) -> Path:
         """Architecture of a row of the front."""
         return self.path / "front" / f"{point:02d}.json"

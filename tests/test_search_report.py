@@ -31,7 +31,7 @@ CANDIDATES = [
     Point(1, 35.5, (2e9, 100e3), 0, True, False, NETWORK),
     Point(1, 34.0, (3e9, 200e3), None, False, True, NETWORK),
 ]
-HISTORY = [Generation(0, 2, 0.25, 37.0), Generation(1, 4, 0.5, 37.0)]
+HISTORY = [Generation(0, 2, 0.25, 37.0, (9e9, 400e3)), Generation(1, 4, 0.5, 37.0, (2e9, 100e3))]
 
 
 class Page(HTMLParser):
@@ -177,7 +177,7 @@ def test_the_tables_say_how_the_best_moved_and_what_the_front_is(tmp_path: Path)
 
 
 def test_of_many_generations_the_table_has_some_with_the_first_and_the_last(tmp_path: Path) -> None:
-    history = [Generation(i, 64 * i + 64, 0.5, 37.0) for i in range(157)]
+    history = [Generation(i, 64 * i + 64, 0.5, 37.0, (1.0, 1.0)) for i in range(157)]
     rows = Page(written(tmp_path, history=history)).rows
     shown = [int(row[0]) for row in rows[1 : rows.index(next(row for row in rows if row[0] == "point"))]]
     assert (shown[0], shown[-1]) == (0, 156)
@@ -191,7 +191,10 @@ def test_of_many_generations_the_table_has_some_with_the_first_and_the_last(tmp_
         (CANDIDATES[1:2], HISTORY[:1]),
         (CANDIDATES[:1], []),
         (CANDIDATES[:1] * 5, HISTORY),
-        ([Point(0, float("nan"), (0.0, 0.0), None, False, True, "")], [Generation(0, 1, 0.0, float("-inf"))]),
+        (
+            [Point(0, float("nan"), (0.0, 0.0), None, False, True, "")],
+            [Generation(0, 1, 0.0, float("-inf"), (0.0, 0.0))],
+        ),
     ],
     ids=["empty", "no front", "one", "equal", "free and not a number"],
 )

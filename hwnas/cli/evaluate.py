@@ -47,16 +47,16 @@ def evaluate(
     from hwnas.data.images import high_resolution_images
     from hwnas.errors import UsageError
     from hwnas.inference import PublishedFALSR
-    from hwnas.networks.luma import ReplaceLuma
+    from hwnas.networks.luma import is_of_luma
 
     if protocol not in ("field", "falsr"):
         raise UsageError(f"no protocol is called {protocol!r}; there are: field, falsr")
     enlarger = resolve_enlarger(network, scale, weights)
     upscaler = enlarger.upscaler
     if protocol == "falsr":
-        if not isinstance(enlarger.network, ReplaceLuma):
+        if enlarger.network is None or not is_of_luma(enlarger.network):
             raise UsageError(f"--protocol falsr is of networks of luma that torch computes, which {network} is not")
-        upscaler = PublishedFALSR(enlarger.network)
+        upscaler = PublishedFALSR(enlarger.network, enlarger.scale)
     with progress() as tell:
         bar = tell.task("evaluating", len(high_resolution_images(data)))
         result = evaluation.evaluate(upscaler, data, enlarger.scale, lambda done: bar.advance())

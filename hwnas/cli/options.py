@@ -157,12 +157,13 @@ def search_settings(
 
 
 def _objectives(given: list[str] | None) -> list[str] | None:
-    """The costs to minimise: the first that is given takes the place of the first usual one, and so on."""
+    """The costs to minimise: each that is not a usual one takes the place of the first of these that is not given."""
     if not given:
         return None
     from hwnas.searches.falsr.settings import OBJECTIVES
 
-    return list(dict.fromkeys((*given, *OBJECTIVES[len(given) :])))
+    others = [usual for usual in OBJECTIVES if usual not in given]
+    return given + others[len(set(given) - set(OBJECTIVES)) :]
 
 
 def space_settings(

@@ -210,7 +210,9 @@ def cost_model(name: str) -> CostModel:
     try:
         return COST_MODELS[name]
     except UsageError as error:
-        raise UsageError(f"{error}; and, of a target: {', '.join(target_cost_models())}") from error
+        raise UsageError(
+            f"{error}; and, of a target: {', '.join(f'{name}@TARGET' for name in target_cost_models())}"
+        ) from error
 
 
 def is_metric(name: str) -> bool:

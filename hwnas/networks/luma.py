@@ -25,6 +25,11 @@ class Luma(nn.Module):
         return functional.conv2d(x, self.weight)
 
 
+def is_of_luma(network: nn.Module) -> bool:
+    """Whether the luma is all that a network sees of an image, besides enlarging it."""
+    return any(isinstance(module, Luma) for module in network.modules())
+
+
 class ReplaceLuma(nn.Module):
     """The bicubic enlargement of an image, with the luma that a network makes in the place of its own.
 

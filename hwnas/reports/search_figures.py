@@ -70,12 +70,14 @@ class Generation:
         evaluated: candidates so far.
         hypervolume: of the front so far.
         best_psnr: so far, in dB.
+        least: of each cost so far, of candidates that meet the constraints.
     """
 
     number: int
     evaluated: int
     hypervolume: float
     best_psnr: float
+    least: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ def write_search_report(
         any_chosen=any(point.chosen for point in candidates),
         any_stopped=any(point.stopped for point in candidates),
         candidates=bool(candidates),
-        progress=_progress(objectives, candidates, history),
+        progress=_progress(objectives, history),
     )
     write_text(path, page)
 
@@ -93,16 +93,11 @@ def _costs(objectives: Sequence[Objective], costs: Sequence[float]) -> list[str]
     return [format_quantity(cost, o.unit) for o, cost in zip(objectives, costs, strict=True)]
 
 
-def _progress(
-    objectives: Sequence[Objective], candidates: Sequence[Point], history: Sequence[Generation]
-) -> list[tuple[int, str, str, list[str]]]:
+def _progress(objectives: Sequence[Objective], history: Sequence[Generation]) -> list[tuple[int, str, str, list[str]]]:
     """Number, candidates so far, best PSNR and least costs so far of some generations, first and last among them."""
     last = len(history) - 1
     shown = sorted({round(i * last / (_ROWS - 1)) for i in range(_ROWS)}) if history else []
-    rows = []
-    for generation in (history[i] for i in shown):
-        so_far = [point.costs for point in candidates if point.generation <= generation.number]
-        least = [min(costs) for costs in zip(*so_far, strict=True)] if so_far else []
-        costs = _costs(objectives, least) if so_far else [""] * len(objectives)
-        rows.append((generation.number, f"{generation.evaluated:,}", f"{generation.best_psnr:.2f}", costs))
-    return rows
+    return [
+        (one.number, f"{one.evaluated:,}", f"{one.best_psnr:.2f}", _costs(objectives, one.least))
+        for one in (history[i] for i in shown)
+    ]

@@ -53,6 +53,10 @@ def save_result(run: RunDirectory, result: SearchResult, columns: tuple[str, str
         ]
         writer.writerow(row)
     write_text(run.front, buffer.getvalue())
+    if result.missed is None:
+        run.missed.unlink(missing_ok=True)
+    else:
+        write_text(run.missed, f"{result.missed}\n")
     result.chosen.save(run.architecture)
 
 

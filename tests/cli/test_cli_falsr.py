@@ -116,12 +116,16 @@ def test_a_whole_run_ends_in_a_verified_file(hwnas: Hwnas, falsr: Sequence[str],
     ("arguments", "named"),
     [
         (["--budget", "1KParams"], "no architecture of space falsr meets 1 kParams: its minimum is"),
-        (["--budget", "1MFLOPs@480x480"], "its minimum is"),
+        (["--budget", "1MFLOPs@480x480"], "raise the budget, or use fewer cells"),
+        (["--budget", "1KBitOps", "--bits", "8"], "raise the budget, or use fewer cells or narrower bits"),
+        (["--budget", "1KParams", "--cells", "1"], "; raise the budget"),
         (["--budget", "10KParams", "--budget", "1MFLOPs@480x480"], "its minimum is"),
         (["--space", "quantnas"], "falsr searches the spaces falsr and falsr-rgb, not quantnas"),
         (["--channels", "8"], "has no channels"),
         (["--bits", "4,8"], "one bit width for all layers"),
         (["--objective", "speed"], "no metric is called 'speed'"),
+        (["--objective", "latency"], "and, of a target: effective-bitops@TARGET, latency@TARGET"),
+        (["--objective", "bitops", "--objective", "bitops"], "names one cost twice"),
         (["--objective", "latency@toaster"], "toaster"),
         (["--quantization", "noise"], "there is no setting search.quantization"),
         (["--set", "search.crossover=2"], "search.crossover"),
@@ -161,6 +165,9 @@ def test_a_psnr_that_nothing_reaches_fails_and_keeps_the_best(hwnas: Hwnas, fals
     error = hwnas("search", *falsr, "--min-psnr", "90", "--out", out).error(FAILED)
     assert "no candidate reached 90.00 dB; the best, which is kept, has" in error
     assert (out / "front.csv").is_file() and (out / "architecture.json").is_file()
+    # It is no success the second time either.
+    assert "no candidate reached 90.00 dB" in hwnas("search", "--out", out, "--resume", "--json").error(FAILED)
+    assert hwnas("train", out, "--set", "train.epochs=1", "--set", "train.steps_per_epoch=1").code == 0
 
 
 def test_a_broken_line_of_the_log_is_named(hwnas: Hwnas, found: Finished, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from hwnas.architecture import load_architecture
-from hwnas.budget import parse_budget
+from hwnas.budget import format_quantity, parse_budget
 from hwnas.cost_models import cost_model
 from hwnas.errors import HwnasError
 from hwnas.progress import Silent
@@ -192,6 +192,19 @@ def test_a_psnr_that_nobody_reaches_is_told_and_the_best_kept(tmp_path: Path) ->
     assert result.missed is not None and "no candidate reached 99.00 dB; the best, which is kept, has" in result.missed
     assert len(result.front) == 1
     assert result.front[0].psnr == pytest.approx(max(float(row["psnr_db"]) for row in rows(tmp_path)), abs=1e-4)
+    assert "no candidate reached 99.00 dB" in (tmp_path / "report.html").read_text()
+
+
+def test_what_is_below_the_smallest_psnr_counts_for_nothing(tmp_path: Path) -> None:
+    told = Told()
+    FALSR().run(small_task(tmp_path, progress=told, min_psnr=99.0, generations=1))
+    assert all("hypervolume 0.000 dB" in line for line in told.lines if "hypervolume" in line)
+    free = run(tmp_path / "free", generations=1)
+    highest = max(candidate.psnr for candidate in free.front)
+    best = Told()
+    FALSR().run(small_task(tmp_path / "best", progress=best, min_psnr=round(highest, 6) - 1e-6, generations=1))
+    (only,) = [row for row in rows(tmp_path / "best") if row["front"]]
+    assert f"least {format_quantity(float(only['flops']), 'MACs')} and" in best.lines[-1]
 
 
 def test_early_stopping_gives_up_candidates_and_says_so(tmp_path: Path) -> None:

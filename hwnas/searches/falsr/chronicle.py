@@ -45,7 +45,9 @@ class Chronicle:
         """A generation is done."""
         best = max(individual.psnr for individual in self.evolution.everyone)
         volume = self.hypervolume()
-        self.history.append(Generation(generation, len(judge.tried), volume, best))
+        costs = [individual.costs for individual in self._within() or self.evolution.everyone]
+        least = tuple(min(cost[i] for cost in costs) for i in self.evolution.problem.objectives)
+        self.history.append(Generation(generation, len(judge.tried), volume, best, least))
         members = self.front()
         judge.figures.update(
             generation=f"{generation}/{self.evolution.settings.generations}",
@@ -58,17 +60,21 @@ class Chronicle:
             self._resumed = generation + 1
             return
         if self._resumed:
-            self.task.progress.say(f"generations 0 to {self._resumed - 1} were done before")
+            last = self._resumed - 1
+            self.task.progress.say(f"generation{f's 0 to {last} were' if last else ' 0 was'} done before")
             self._resumed = 0
         self.task.progress.say(self._line(generation, members, judge))
         self.write(judge)
 
     def hypervolume(self) -> float:
-        """Of all that were tried, in dB; see the class."""
-        values = self.evolution.values(self.evolution.everyone)
+        """Of all that were tried and violate no constraint, in dB; see the class."""
         if self._scale is None:
+            values = self.evolution.values(self.evolution.everyone)
             self._scale = min(self.bicubic_psnr, float(-values[:, 0].max())), *self._range(values[:, 1:])
         least, low, high = self._scale
+        if not (within := self._within()):
+            return 0.0
+        values = self.evolution.values(within)
         # Nothing is gained by costing less than the least.
         shares = np.maximum((values[:, 1:] - low) / np.where(high > low, high - low, 1.0), 0.0)
         return hypervolume(np.column_stack([values[:, 0], shares]), np.array([-least, *np.ones(len(low))]))
@@ -85,10 +91,13 @@ class Chronicle:
                 high[column] = min(high[column], math.log(problem.terms[term].limit))
         return low, high
 
+    def _within(self) -> list[Individual]:
+        """Who violates no constraint."""
+        return [individual for individual in self.evolution.everyone if not self.evolution.violation(individual)]
+
     def front(self) -> list[Individual]:
         """Who is not dominated by anyone tried, among those who violate no constraint; the best if all do."""
-        within = [i for i in self.evolution.everyone if not self.evolution.violation(i)]
-        if not within:
+        if not (within := self._within()):
             return [max(self.evolution.everyone, key=lambda individual: individual.psnr)]
         first, *_ = fronts(self.evolution.values(within))
         return sorted((within[i] for i in first), key=lambda individual: (individual.costs, -individual.psnr))
@@ -114,14 +123,17 @@ class Chronicle:
             architecture = self.task.space.architecture(individual.genotype, f"{self.task.space.name}-{i:02d}")
             candidates.append(Candidate(architecture, counted, float(crowding[i]), individual.psnr, measured))
         chosen = candidates[members.index(self.chosen(members))]
-        missed = None
-        least = self.evolution.settings.min_psnr
-        if least is not None and chosen.psnr < least:
-            missed = (
-                f"no candidate reached {least:.2f} dB; the best, which is kept, has {chosen.psnr:.2f} dB: train it, or "
-                "search with a lower --min-psnr"
-            )
-        return SearchResult(chosen.architecture, tuple(candidates), missed)
+        return SearchResult(chosen.architecture, tuple(candidates), self._missed())
+
+    def _missed(self) -> str | None:
+        """What was asked for and is not met by anybody yet."""
+        if self._within():
+            return None
+        best = max(individual.psnr for individual in self.evolution.everyone)
+        return (
+            f"no candidate reached {self.evolution.settings.min_psnr:.2f} dB; the best, which is kept, has {best:.2f} "
+            "dB: train it, or search with a lower --min-psnr"
+        )
 
     def write(self, judge: TrialJudge) -> None:
         """``candidates.csv`` and ``report.html`` as of now."""
@@ -160,12 +172,17 @@ class Chronicle:
         stopped = sum(t.outcome is not None and t.outcome.stopped for _, _, t in judge.tried.values())
         rejected = self.evolution.rejected
         bounds = [str(budget) for budget in self.task.budgets]
-        if self.evolution.settings.min_psnr is not None:
-            bounds.append(f"at least {self.evolution.settings.min_psnr:.2f} dB")
+        evaluation, least = self.evolution.settings.evaluation, self.evolution.settings.min_psnr
+        if least is not None:
+            bounds.append(f"at least {least:.2f} dB, below which a network is on no front and in no hypervolume")
+        middle = f"the middle {evaluation.validation_crop}x{evaluation.validation_crop} low-resolution pixels of "
+        scored = f"scored on {middle if evaluation.validation_crop else ''}each validation image"
+        missed = [missed] if (missed := self._missed()) is not None else []
         failed = sum(trial.outcome is None for _, _, trial in judge.tried.values())
         return [
-            f"{len(judge.tried)} candidates in {len(self.history)} generations, each trained for "
-            f"{self.evolution.settings.evaluation.steps} steps; bicubic enlargement scores {self.bicubic_psnr:.2f} dB",
+            *missed,
+            f"{len(judge.tried)} candidates in {len(self.history)} generations, each trained for {evaluation.steps} "
+            f"steps and {scored}; bicubic enlargement has {self.bicubic_psnr:.2f} dB there",
             f"constraints: {', '.join(bounds) or 'none'}",
             "a network is written as its cells (kind, filters, kernel, blocks, residual) and its connections, a row of "
             "bits for each node",
@@ -175,13 +192,12 @@ class Chronicle:
 
     def _line(self, generation: int, members: list[Individual], judge: TrialJudge) -> str:
         problem = self.evolution.problem
-        least = [
-            f"{format_quantity(min(i.costs[t] for i in self.evolution.everyone), problem.terms[t].model.unit)}"
-            for t in problem.objectives
-        ]
+        units = [problem.terms[t].model.unit for t in problem.objectives]
+        least = [format_quantity(cost, unit) for cost, unit in zip(self.history[-1].least, units, strict=True)]
         figures, settings = judge.figures, self.evolution.settings
-        minutes = (settings.generations - generation) * settings.population / judge.rate
-        left = f", about {math.ceil(minutes)} min left" if generation < settings.generations else ""
+        # Of generations that are to come some may be in the log.
+        to_do = settings.population * (settings.generations + 1) - max(len(judge.tried), len(judge.log.trials))
+        left = f", about {math.ceil(to_do / judge.rate)} min left" if to_do > 0 else ""
         return (
             f"generation {figures['generation']}: front {len(members)}, hypervolume {figures['hypervolume']}, "
             f"best {figures['best']}, least {' and '.join(least)}; {figures['trials/min']} trials/min{left}"

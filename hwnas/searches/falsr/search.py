@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from hwnas.budget import Budget, format_quantity
 from hwnas.errors import HwnasError, UsageError
 from hwnas.inference import Validation
+from hwnas.operators import SUPPORTED_BITS
 from hwnas.searches.base import Search, SearchResult, SearchTask
 from hwnas.searches.falsr import feasibility
 from hwnas.searches.falsr.chronicle import Chronicle
@@ -117,7 +118,7 @@ def _require_feasible(space: FALSRSpace, budgets: Sequence[Budget]) -> None:
         if least > budget.limit:
             raise UsageError(
                 f"no architecture of space {space.name} meets {budget}: its minimum is "
-                f"{budget.format(least, ROUND_CEILING)}; raise the budget, or use fewer cells or narrower bits"
+                f"{budget.format(least, ROUND_CEILING)}; raise the budget{_smaller(space, budget)}"
             )
     nearest = []
     for i, budget in enumerate(counted):
@@ -128,6 +129,13 @@ def _require_feasible(space: FALSRSpace, budgets: Sequence[Budget]) -> None:
         f"each of {' and '.join(map(str, counted))} can be met in space {space.name}, but not all together; "
         f"the nearest is {' or '.join(nearest) or 'to raise two of them'}"
     )
+
+
+def _smaller(space: FALSRSpace, budget: Budget) -> str:
+    """What else there is to do where a budget is below the least of the space."""
+    bits = budget.metric == "bitops" and space.width > min(SUPPORTED_BITS)
+    ways = ["fewer cells"] * (space.cells > 1) + ["narrower bits"] * bits
+    return f", or use {' or '.join(ways)}" if ways else ""
 
 
 def _evolve(task: SearchTask[FALSRSpace], space: FALSRSpace, settings: FALSRSettings, path: Path) -> SearchResult:
