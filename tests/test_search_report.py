@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -99,7 +100,8 @@ def test_every_pair_of_objectives_has_a_picture_and_costs_are_on_logarithmic_axe
     psnr = ("PSNR after short training (dB)", None)
     assert axes[:3] == [[macs, psnr], [params, psnr], [macs, params]]
     assert len(axes) == 4
-    assert len(Page(written(tmp_path, [], objectives=(MACS, PARAMS, MACS))).figures) == 1
+    three = [replace(one, least=(*one.least, 1.0)) for one in HISTORY]
+    assert len(Page(written(tmp_path, [], three, objectives=(MACS, PARAMS, MACS))).figures) == 1
 
 
 def test_each_candidate_is_on_each_picture_once_as_what_it_is(tmp_path: Path) -> None:
