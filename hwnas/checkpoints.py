@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import pickle
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +18,7 @@ from safetensors.torch import save as to_safetensors
 from torch import nn
 
 from hwnas.architecture import Architecture, load_architecture
-from hwnas.errors import HwnasError, UsageError, first_line, first_problem
+from hwnas.errors import HwnasError, first_line, first_problem
 from hwnas.files import atomic_path
 from hwnas.networks.adadm import freeze_normalisation
 from hwnas.operators.layers import FloatLayers
@@ -90,52 +89,6 @@ def load_network(path: Path) -> tuple[NetworkRecord, nn.Module]:
         reason = first_line(error)
         raise HwnasError(f"{path} is damaged ({reason}); train again, or restore a copy") from error
     return record, network.eval()
-
-
-_NESTING = re.compile(r"^network\.(1\.)?|\.convolutions\.0(?=\.)")
-"""What our names of tensors have more than those of files from elsewhere."""
-
-
-def load_weights(architecture: Architecture, path: Path) -> nn.Module:
-    """A float network with the weights of a safetensors file, ours or such as the published ones, in evaluation mode.
-
-    Args:
-        architecture: whose weights they are to be.
-        path: of the file; its tensors have the names of the network's, or those without what only wraps it:
-            ``cells.0.blocks.1.conv.weight``, ``fuse.bias``.
-
-    Raises:
-        UsageError: if there is no such file.
-        HwnasError: if it cannot be read, or the weights are of another network: names the first tensor, in the order
-            of computation, that does not fit.
-    """
-    if not path.is_file():
-        raise UsageError(f"there is no file {path}; check the path")
-    network = architecture.build(FloatLayers())
-    state = network.state_dict()
-    other = f"{path} does not hold weights of {architecture.name} x{architecture.scale}"
-    name_it = "name the network, and the --scale, that they are of"
-    try:
-        with safe_open(path, framework="pt") as file:
-            there = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  not a dict
-            names = {ours: ours if ours in there else _NESTING.sub("", ours) for ours in state}
-            for ours, theirs in names.items():
-                if theirs not in there:
-                    raise HwnasError(f"{other}: it has no tensor {theirs}; {name_it}")
-                if there[theirs] != tuple(state[ours].shape):
-                    raise HwnasError(
-                        f"{other}: {theirs} is {list(there[theirs])} there, and {list(state[ours].shape)} in the "
-                        f"network; {name_it}"
-                    )
-            if left := sorted(there.keys() - set(names.values())):
-                raise HwnasError(f"{other}, which has no {left[0]}; {name_it}")
-            found = {ours: file.get_tensor(theirs).to(state[ours].dtype) for ours, theirs in names.items()}
-        if broken := [names[ours] for ours, tensor in found.items() if not tensor.isfinite().all()]:
-            raise HwnasError(f"{path}: {broken[0]} has values that are no numbers; get the file anew")
-        network.load_state_dict(found)
-    except (SafetensorError, OSError) as error:
-        raise HwnasError(f"cannot read {path}: {first_line(error)}; expected a safetensors file") from error
-    return network.eval()
 
 
 def load_run_network(run: RunDirectory) -> tuple[NetworkRecord, nn.Module]:

@@ -152,7 +152,7 @@ def resolve_enlarger(name: str, scale: int | None, weights: Path | None = None) 
     Args:
         name: what the user wrote.
         scale: for ``bicubic`` (4 unless told) and published architectures; must agree with the others' own where given.
-        weights: safetensors file for an architecture that is named; see `hwnas.checkpoints.load_weights`.
+        weights: file for an architecture that is named; see `hwnas.weights.load_weights`.
 
     Raises:
         UsageError: if it is none of these, or the scale is another.
@@ -195,9 +195,9 @@ def resolve_enlarger(name: str, scale: int | None, weights: Path | None = None) 
 
 
 def _with_weights(name: str, scale: int | None, weights: Path) -> Enlarger:
-    from hwnas.checkpoints import load_weights
     from hwnas.inference import TorchUpscaler
     from hwnas.networks.adadm import is_data_dependent
+    from hwnas.weights import load_weights
 
     if Path(name).is_dir():
         raise UsageError(f"{name} has weights of its own; leave --weights out, or name an architecture")

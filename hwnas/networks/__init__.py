@@ -2,7 +2,9 @@
 
 import hwnas.networks.baselines
 import hwnas.networks.falsr
-import hwnas.networks.quantnas  # noqa: F401  all three register their wirings
+import hwnas.networks.quantnas
+import hwnas.networks.rrdb
+import hwnas.networks.trilevel  # noqa: F401  all of them register their wirings
 from hwnas.networks.wiring import WIRINGS, MakeOperator, Slot, Wiring, parse_wiring
 
 __all__ = ["WIRINGS", "MakeOperator", "Slot", "Wiring", "parse_wiring"]

@@ -75,6 +75,14 @@ class Wiring(BaseModel, ABC):
     def build(self, make: MakeOperator) -> nn.Module:
         """The network, [B, 3, H, W] in [0, 1] to [B, 3, scale*H, scale*W]; makes each slot ``slot.count`` times."""
 
+    def published_names(self, name: str) -> tuple[str, ...]:
+        """What published weights call a tensor of the float network, where they call it something else.
+
+        Args:
+            name: ours, without what only wraps it.
+        """
+        return ()
+
 
 WIRINGS: Registry[type[Wiring]] = Registry("wiring", "hwnas.wirings")
 

@@ -33,13 +33,23 @@ class ConvChain(nn.Module):
         return x
 
 
-def _require_one_block(spec: OperatorSpec) -> None:
+def require_one_block(spec: OperatorSpec) -> None:
+    """Refuse what belongs to cells.
+
+    Raises:
+        ValueError: if the spec has such.
+    """
     if spec.repeats != 1 or spec.residual:
         raise ValueError(f"operator kind {spec.kind!r} is no cell; leave 'repeats' and 'residual' out")
 
 
-def _hidden(spec: OperatorSpec) -> int:
-    _require_one_block(spec)
+def hidden_channels(spec: OperatorSpec) -> int:
+    """Channels between the convolutions of a kind that needs them, and has no groups.
+
+    Raises:
+        ValueError: if the spec does not have them.
+    """
+    require_one_block(spec)
     if spec.hidden is None:
         raise ValueError(f"operator kind {spec.kind!r} needs 'hidden', the channels between its convolutions")
     if spec.groups != 1:
@@ -50,7 +60,7 @@ def _hidden(spec: OperatorSpec) -> int:
 @register_operator("conv")
 def build_conv(spec: OperatorSpec, layers: LayerFactory) -> nn.Module:
     """``simple kxk [grouped g]``: one convolution."""
-    _require_one_block(spec)
+    require_one_block(spec)
     if spec.hidden is not None:
         raise ValueError("operator kind 'conv' is a single convolution; leave 'hidden' out")
     shape = ConvShape(spec.in_channels, spec.out_channels, (spec.kernel, spec.kernel), spec.groups)
@@ -63,7 +73,7 @@ def build_separable_conv(spec: OperatorSpec, layers: LayerFactory) -> nn.Module:
 
     The paper calls them depth-wise separable; its published code and its costs have them dense.
     """
-    k, hidden = spec.kernel, _hidden(spec)
+    k, hidden = spec.kernel, hidden_channels(spec)
     return ConvChain(
         spec, layers, [ConvShape(spec.in_channels, hidden, (k, 1)), ConvShape(hidden, spec.out_channels, (1, k))]
     )
@@ -72,7 +82,7 @@ def build_separable_conv(spec: OperatorSpec, layers: LayerFactory) -> nn.Module:
 @register_operator("growth")
 def build_growth(spec: OperatorSpec, layers: LayerFactory) -> nn.Module:
     """``growth2 kxk``: two convolutions with twice the channels (``hidden``) between."""
-    kernel, hidden = (spec.kernel, spec.kernel), _hidden(spec)
+    kernel, hidden = (spec.kernel, spec.kernel), hidden_channels(spec)
     return ConvChain(
         spec, layers, [ConvShape(spec.in_channels, hidden, kernel), ConvShape(hidden, spec.out_channels, kernel)]
     )
@@ -81,7 +91,7 @@ def build_growth(spec: OperatorSpec, layers: LayerFactory) -> nn.Module:
 @register_operator("decenc")
 def build_decenc(spec: OperatorSpec, layers: LayerFactory) -> nn.Module:
     """``decenc kxk r``: three convolutions through a bottleneck of ``hidden`` = channels / r."""
-    kernel, hidden = (spec.kernel, spec.kernel), _hidden(spec)
+    kernel, hidden = (spec.kernel, spec.kernel), hidden_channels(spec)
     shapes = [
         ConvShape(spec.in_channels, hidden, kernel),
         ConvShape(hidden, hidden, kernel),

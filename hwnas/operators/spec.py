@@ -31,7 +31,7 @@ class OperatorSpec(BaseModel):
 
     Attributes:
         kind: registered name of the builder: ``conv``, ``separable_conv``, ``growth``, ``decenc``, ``conv_cell``,
-            ``inverted_bottleneck``, or a user's own.
+            ``inverted_bottleneck``, ``residual_block``, ``depthwise_block``, or a user's own.
         in_channels: channels it reads.
         out_channels: channels it writes; the height and width stay the same.
         kernel: side of its (largest) kernel; odd.
@@ -39,8 +39,8 @@ class OperatorSpec(BaseModel):
         hidden: channels between its convolutions, where it has several.
         repeats: blocks in a row, where it is made of such.
         residual: its first map is added to its last, where it is made of several blocks.
-        activation: what precedes each of its convolutions, or of a cell the first alone. ``none`` is for inputs that
-            may be negative, ``rectified`` for those that cannot be, and need nothing.
+        activation: what precedes each of its convolutions, or of a cell or block the first alone. ``none`` is for
+            inputs that may be negative, ``rectified`` for those that cannot be, and need nothing.
         bias: whether its convolutions have one.
         weight_bits: 2..8, or 32 for float.
         activation_bits: 2..8, or 32 for float.

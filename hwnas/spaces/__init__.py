@@ -1,7 +1,8 @@
 """Search spaces and published architectures."""
 
 import hwnas.spaces.falsr
-import hwnas.spaces.quantnas  # noqa: F401  both register what they have
+import hwnas.spaces.quantnas
+import hwnas.spaces.trilevel  # noqa: F401  all of them register what they have
 from hwnas.spaces.named import NAMED, named_architecture
 from hwnas.spaces.space import SPACES, LayerwiseSpace, SearchSpace, SpaceOptions
 

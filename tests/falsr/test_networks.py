@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hwnas.architecture import Architecture, parse_architecture
-from hwnas.checkpoints import load_weights
 from hwnas.cost_models import cost_model
 from hwnas.data.degradation import upscale
 from hwnas.errors import HwnasError
@@ -30,6 +29,7 @@ from hwnas.operators import OperatorSpec, build_operator
 from hwnas.operators.layers import FloatLayers
 from hwnas.spaces import named_architecture
 from hwnas.spaces.falsr import CELLS, Cell, assemble
+from hwnas.weights import load_weights
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 published = pytest.mark.skipif(not SHARED.is_dir(), reason="../shared, with the published weights, is not there")

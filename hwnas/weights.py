@@ -1,0 +1,88 @@
+"""Weights from elsewhere: published files of tensors, as safetensors or as torch's own. No code in them is ever run."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from hwnas.architecture import Architecture
+from hwnas.errors import HwnasError, UsageError, first_line
+from hwnas.operators.layers import FloatLayers
+
+_NESTING = re.compile(r"^network\.(1\.)?|\.convolutions\.0(?=\.)")
+"""What our names of tensors have more than those of files from elsewhere."""
+
+_WRAPPERS = ("params_ema", "params", "state_dict")
+"""What files of torch call the tensors where they hold something besides; the first that is there counts."""
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a ``.safetensors`` file, or of a ``.pth`` or ``.pt`` of torch, on the CPU.
+
+    Raises:
+        UsageError: if there is no such file.
+        HwnasError: if it cannot be read, or holds anything else.
+    """
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}; check the path")
+    try:
+        if path.suffix not in (".pth", ".pt"):
+            return load_file(path)
+        data = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise HwnasError(
+            f"cannot read {path}: {first_line(error)}; expected tensors in a .safetensors file, or a .pth of torch"
+        ) from error
+    if isinstance(data, Mapping):
+        data = next((data[name] for name in _WRAPPERS if isinstance(data.get(name), Mapping)), data)
+    if not isinstance(data, Mapping) or not all(isinstance(t, Tensor) and not t.is_sparse for t in data.values()):
+        raise HwnasError(f"{path} holds something else than tensors by name; get the weights alone")
+    # What several GPUs have trained has this before all names.
+    return {str(name).removeprefix("module."): tensor for name, tensor in data.items()}
+
+
+def load_weights(architecture: Architecture, path: Path) -> nn.Module:
+    """A float network with the weights of a file, ours or a published one, in evaluation mode.
+
+    Args:
+        architecture: whose weights they are to be.
+        path: of the file; its tensors have the names of the network's, or those without what only wraps it
+            (``cells.0.blocks.1.conv.weight``, ``fuse.bias``), or those that the wiring knows as published.
+
+    Raises:
+        UsageError: if there is no such file.
+        HwnasError: if it cannot be read, or the weights are of another network: names the first tensor, in the order
+            of computation, that does not fit.
+    """
+    there = read_tensors(path)
+    network = architecture.build(FloatLayers())
+    other = f"{path} does not hold weights of {architecture.name} x{architecture.scale}"
+    name_it = "name the network, and the --scale, that they are of"
+    found: dict[str, Tensor] = {}
+    taken = set()
+    for ours, own in network.state_dict().items():
+        plain = _NESTING.sub("", ours)
+        published = architecture.wiring.published_names(plain)
+        theirs = next((name for name in (ours, plain, *published) if name in there), None)
+        if theirs is None:
+            raise HwnasError(f"{other}: it has no tensor {' or '.join(published or (plain,))}; {name_it}")
+        if there[theirs].shape != own.shape:
+            raise HwnasError(
+                f"{other}: {theirs} is {list(there[theirs].shape)} there, and {list(own.shape)} in the network; "
+                f"{name_it}"
+            )
+        found[ours] = there[theirs].to(own.dtype)
+        taken.add(theirs)
+        if not found[ours].isfinite().all():
+            raise HwnasError(f"{path}: {theirs} has values that are no numbers; get the file anew")
+    if left := sorted(there.keys() - taken):
+        raise HwnasError(f"{other}, which has no {left[0]}; {name_it}")
+    network.load_state_dict(found)
+    return network.eval()
