@@ -19,9 +19,9 @@ from torch import Tensor
 from hwnas.budget import parse_budgets
 from hwnas.config import load_preset, make_config
 from hwnas.searches.derivation import CostLimit, derive
-from hwnas.searches.quantnas import budget_control
-from hwnas.searches.quantnas.objective import ExpectedCost, entropy_weight
-from hwnas.searches.quantnas.pressure import Pressure
+from hwnas.searches.differentiable import budget_control
+from hwnas.searches.differentiable.pressure import Pressure
+from hwnas.searches.quantnas.objective import LayerwiseCost, entropy_weight
 from hwnas.spaces import SPACES
 
 SPREAD = 1e-3
@@ -58,7 +58,7 @@ class Simulation:
         budget_control.STIFFNESS = stiffness
         torch.manual_seed(1)
         settings = self.settings
-        pressure = Pressure(self.budget, ExpectedCost(self.table, self.constant), penalty=None)
+        pressure = Pressure(self.budget, LayerwiseCost(self.table, self.constant), penalty=None)
         alphas = torch.zeros_like(self.losses, requires_grad=True)
         adam = torch.optim.Adam([alphas], settings.alpha_learning_rate, betas=(0.5, 0.999))
         multipliers = torch.zeros(len(alphas))

@@ -28,7 +28,7 @@ from torch.nn import functional
 from hwnas.cost_models import cost_model
 from hwnas.operators.layers import FloatLayers
 from hwnas.searches.quantnas.noise import NoiseSource
-from hwnas.searches.quantnas.supernet import Supernet
+from hwnas.searches.quantnas.supernet import QuantNASSupernet
 from hwnas.spaces import SPACES, SpaceOptions
 
 SPACE = SPACES["quantnas"](SpaceOptions())
@@ -42,7 +42,7 @@ class FreshNoise(NoiseSource):
 
 
 def published() -> nn.Module:
-    supernet = Supernet(SPACE, merge=False)
+    supernet = QuantNASSupernet(SPACE, merge=False)
     for module in supernet.modules():
         if hasattr(module, "noise"):
             module.noise = FreshNoise()
@@ -50,11 +50,11 @@ def published() -> nn.Module:
 
 
 def one_by_one() -> nn.Module:
-    return Supernet(SPACE, merge=False).to(memory_format=torch.channels_last)
+    return QuantNASSupernet(SPACE, merge=False).to(memory_format=torch.channels_last)
 
 
 def merged() -> nn.Module:
-    return Supernet(SPACE).to(memory_format=torch.channels_last)
+    return QuantNASSupernet(SPACE).to(memory_format=torch.channels_last)
 
 
 def merged_without_noise() -> nn.Module:

@@ -20,7 +20,7 @@ from hwnas.operators.layers import FloatLayers
 from hwnas.quantization.brevitas_layers import BrevitasLayers
 from hwnas.quantization.lsq import lsq_initial_step
 from hwnas.searches.quantnas.search_layers import SharedConvolution
-from hwnas.searches.quantnas.supernet import Supernet
+from hwnas.searches.quantnas.supernet import QuantNASSupernet
 from hwnas.spaces import SPACES, SpaceOptions, named_architecture
 
 # Parts of the names of the convolutions that make the pixels, and of those that end a residual branch.
@@ -204,7 +204,7 @@ def test_torchs_own_start_is_left_alone() -> None:
 def test_every_candidate_of_a_supernet_starts_as_its_slot_wants(quantization: str) -> None:
     torch.manual_seed(0)
     space = SPACES["quantnas"](SpaceOptions(channels=12, cells=1, scale=2, bicubic=True))
-    supernet = Supernet(space, quantization)  # type: ignore[arg-type]
+    supernet = QuantNASSupernet(space, quantization)  # type: ignore[arg-type]
     found: dict[tuple[str, bool], list[Tensor]] = {}
     for slot, chain in candidates(supernet):
         *inner, last = (m.weight.detach() for m in chain.convolutions)
@@ -220,7 +220,7 @@ def test_every_candidate_of_a_supernet_starts_as_its_slot_wants(quantization: st
             assert is_standard_normal(like_kaiming(weights) / (gains.get(slot, 1) if is_last else 1))
 
 
-def candidates(supernet: Supernet) -> Iterator[tuple[str, ConvChain]]:
+def candidates(supernet: QuantNASSupernet) -> Iterator[tuple[str, ConvChain]]:
     """Each candidate with the slot it is in."""
     for name, module in supernet.named_modules():
         if isinstance(module, ConvChain):
@@ -244,7 +244,7 @@ SLOTS = {
 def test_the_steps_of_a_supernet_fit_the_weights_it_starts_with() -> None:
     torch.manual_seed(0)
     space = SPACES["quantnas"](SpaceOptions(channels=6, cells=1, scale=2, bicubic=True))
-    supernet = Supernet(space, "shared")
+    supernet = QuantNASSupernet(space, "shared")
     supernet(torch.rand(1, 3, 8, 8))
     found = [m for m in supernet.modules() if isinstance(m, SharedConvolution)]
     assert found

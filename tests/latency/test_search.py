@@ -24,8 +24,9 @@ from hwnas.operators import OperatorSpec
 from hwnas.progress import Progress, Silent
 from hwnas.run_directory import RunDirectory
 from hwnas.searches.base import SearchTask
-from hwnas.searches.quantnas import measured as measured_module
-from hwnas.searches.quantnas.measured import Derived, derive_measured
+from hwnas.searches.differentiable import measured as measured_module
+from hwnas.searches.differentiable.measured import Derived, derive_measured
+from hwnas.searches.quantnas.choices import LayerwiseChoices
 from hwnas.searches.quantnas.settings import QuantNASSettings
 from hwnas.searches.results import known_cost
 from hwnas.sizes import Size
@@ -100,7 +101,7 @@ def _best(space: LayerwiseSpace, times: Times, limit: float) -> tuple[int, ...]:
 def derive(built_here: LatencyTable, simulated: Simulated, space: LayerwiseSpace, tmp_path: Path) -> Derive:
     """Derives within a limit on a device that is steady."""
     simulated.drift = simulated.outliers = 0.0
-    return lambda limit: derive_measured(_task(space, limit, tmp_path), _scores(space))
+    return lambda limit: derive_measured(_task(space, limit, tmp_path), LayerwiseChoices(space, _scores(space)))
 
 
 @pytest.mark.parametrize(("speed", "slower"), [(1.0, 1.0), (1.6, 1.0), (0.7, 1.0), (1.0, 1.25)])
@@ -115,7 +116,7 @@ def test_the_choice_is_the_best_that_is_measured_within(
     limit = sum(sorted(times.values())[7:9]) / 2
     derived = derive(limit)
     assert derived.chosen is not None
-    chosen = tuple(derived.chosen[layer] for layer in space.choices)
+    chosen = derived.chosen
     assert derived.measured[chosen]["latency@abacus"] == pytest.approx(times[chosen])
     assert chosen == _best(space, times, limit)
 
@@ -129,7 +130,7 @@ def test_what_several_sessions_found_is_told_at_the_speed_of_the_last(
     limit = sum(sorted(truth.values())[7:9]) / 2
     derived = derive(limit)
     assert simulated.sessions > 1, "there were several"
-    assert derived.chosen == dict(zip(space.choices, _best(space, truth, limit), strict=True))
+    assert derived.chosen == _best(space, truth, limit)
     for choice, costs in derived.measured.items():
         assert costs["latency@abacus"] == pytest.approx(truth[choice])
 
@@ -182,8 +183,8 @@ def test_other_budgets_hold_besides_one_in_time(
         if min(both.values()) > limits[0]:
             continue
         budgets = Budget("params", limits[1], SIZE), Budget("latency@abacus", limits[0], SIZE)
-        derived = derive_measured(replace(task, budgets=budgets), _scores(space))
-        assert derived.chosen == dict(zip(space.choices, _best(space, both, limits[0]), strict=True))
+        derived = derive_measured(replace(task, budgets=budgets), LayerwiseChoices(space, _scores(space)))
+        assert derived.chosen == _best(space, both, limits[0])
         assert all(parameters[choice] <= limits[1] for choice in derived.measured), "nothing else is worth a turn"
 
 
@@ -192,7 +193,7 @@ def test_the_best_of_the_front_are_measured_though_the_budget_does_not_bind(
 ) -> None:
     derived = derive(10 * max(truth.values()))
     best = _best(space, truth, math.inf)
-    assert derived.chosen == dict(zip(space.choices, best, strict=True)) and len(derived.measured) == 5
+    assert derived.chosen == best and len(derived.measured) == 5
     times = [truth[choice] for choice in derived.measured]
     assert times == sorted(times, reverse=True), "each next one is faster"
     for choice in derived.measured:
@@ -234,7 +235,7 @@ def derived_by(
     def derive(model: Stubborn, limit: float) -> Derived:
         COST_MODELS.register(model.name)(model)
         task = replace(_task(space, 0.0, tmp_path), budgets=(Budget(model.name, limit, SIZE),))
-        return derive_measured(task, _scores(space))
+        return derive_measured(task, LayerwiseChoices(space, _scores(space)))
 
     yield derive
     COST_MODELS.remove(Stubborn.name)
@@ -257,7 +258,7 @@ def test_predictions_that_do_not_learn_are_corrected_by_a_factor(
 ) -> None:
     limit = sum(sorted(parameters.values())[7:9]) / 2
     found = derived_by(Stubborn(1.6), 1.6 * limit).chosen
-    assert found == dict(zip(space.choices, _best(space, parameters, limit), strict=True))
+    assert found == _best(space, parameters, limit)
 
 
 class Weightless(Stubborn):
@@ -279,7 +280,7 @@ def test_predictions_of_less_than_nothing_have_an_end(
 ) -> None:
     assert max(parameters.values()) < 1e4
     best = _best(space, parameters, math.inf)
-    assert derived_by(Weightless(1.0), 2.0).chosen == dict(zip(space.choices, best, strict=True))
+    assert derived_by(Weightless(1.0), 2.0).chosen == best
 
 
 def test_the_fastest_is_measured_when_nothing_else_helps(
@@ -293,7 +294,7 @@ def test_the_fastest_is_measured_when_nothing_else_helps(
     fastest, limit = min(parameters, key=lambda choice: parameters[choice]), max(parameters.values())
     model = Stubborn(1.0, quirk=(parameters[fastest], 1.0), at_least=1.01 * limit)
     derived = derived_by(model, limit)
-    assert derived.chosen == dict(zip(space.choices, fastest, strict=True))
+    assert derived.chosen == fastest
 
 
 def test_a_network_that_is_just_over_by_prediction_is_measured_too(
@@ -304,7 +305,7 @@ def test_a_network_that_is_just_over_by_prediction_is_measured_too(
     """One that takes 3 % less than is predicted, of a limit that the prediction is 2 % over."""
     best = _best(space, parameters, math.inf)
     model = Stubborn(1.0, quirk=(parameters[best], 0.97))
-    assert derived_by(model, parameters[best] * 0.98).chosen == dict(zip(space.choices, best, strict=True))
+    assert derived_by(model, parameters[best] * 0.98).chosen == best
 
 
 def test_a_budget_that_nothing_meets_on_the_device_says_so(
@@ -317,7 +318,7 @@ def test_a_budget_that_nothing_meets_on_the_device_says_so(
     simulated.speed, simulated.drift = 100.0, 0.0
     task = _task(space, max(truth.values()), tmp_path)
     with pytest.raises(HwnasError, match=r"was found within .* ms at 8x8; raise the budget"):
-        derive_measured(task, _scores(space))
+        derive_measured(task, LayerwiseChoices(space, _scores(space)))
     said = [line for line in task.progress.lines if "predictions are corrected" in line]  # type: ignore[attr-defined]
     assert said
     fastest = min(truth.values()) * 100
@@ -329,6 +330,6 @@ def test_a_device_that_has_gone_is_an_error_and_no_guess(
 ) -> None:
     simulated.dies_after = 0
     with pytest.raises(HwnasError, match="went away"):
-        derive_measured(_task(space, 100.0, tmp_path), _scores(space))
+        derive_measured(_task(space, 100.0, tmp_path), LayerwiseChoices(space, _scores(space)))
     with open_device(load_target("abacus")) as device:
         assert device.missing() is None

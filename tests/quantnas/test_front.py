@@ -19,8 +19,8 @@ from hwnas.checkpoints import save_state
 from hwnas.data.degradation import downscale
 from hwnas.metrics import psnr
 from hwnas.searches import Candidate
-from hwnas.searches.quantnas.front import cheaper_and_better
-from hwnas.searches.quantnas.supernet import Supernet
+from hwnas.searches.differentiable.front import cheaper_and_better
+from hwnas.searches.quantnas.supernet import QuantNASSupernet
 from hwnas.spaces import LayerwiseSpace
 from tests.quantnas.searching import VALIDATION, Searched, centre, search, small_space
 
@@ -28,21 +28,21 @@ from tests.quantnas.searching import VALIDATION, Searched, centre, search, small
 def derived_from(
     path: Path,
     space: LayerwiseSpace,
-    change: Callable[[Supernet], None],
+    change: Callable[[QuantNASSupernet], None],
     budgets: tuple[Budget, ...] = (),
     points: int = 3,
-) -> tuple[Searched, Callable[[], Supernet]]:
+) -> tuple[Searched, Callable[[], QuantNASSupernet]]:
     """What is derived of a supernet that is the test's, and a function that makes it once more."""
     settings: dict[str, Any] = {"epochs": 1, "steps_per_epoch": 1, "front_points": points}
     begun = search(path, space, budgets, **settings)
-    state, supernet = begun.state, Supernet(space)
+    state, supernet = begun.state, QuantNASSupernet(space)
     supernet.load_state_dict(state["supernet"])
     with torch.no_grad():
         change(supernet)
     save_state(begun.run.search_state, state | {"supernet": supernet.state_dict()})
 
-    def again() -> Supernet:
-        same = Supernet(space)
+    def again() -> QuantNASSupernet:
+        same = QuantNASSupernet(space)
         same.load_state_dict(supernet.state_dict())
         return same
 
@@ -52,7 +52,7 @@ def derived_from(
     return derived, again
 
 
-def of_some_effect(supernet: Supernet) -> None:
+def of_some_effect(supernet: QuantNASSupernet) -> None:
     """Random alphas, and an upsampling that makes a difference of more than some grey levels."""
     torch.manual_seed(0)
     for alpha in supernet.alphas:
@@ -66,7 +66,7 @@ def choice_of(space: LayerwiseSpace, architecture: Architecture) -> dict[str, in
     return {layer: space.choices[layer].index(spec) for layer, spec in architecture.operators.items()}
 
 
-def validation_psnr(supernet: Supernet) -> float:
+def validation_psnr(supernet: QuantNASSupernet) -> float:
     """PSNR of the held-out image in grey levels, by hand."""
     supernet.eval()
     (_, hr) = VALIDATION[0]
@@ -85,7 +85,7 @@ def test_a_point_of_the_front_is_judged_with_batch_norms_of_its_own(tmp_path: Pa
     assert len(front) > 1 and each > 0
     for i, point in enumerate(front):
         supernet = again()
-        supernet.choose(choice_of(space, point.architecture))
+        supernet.choose(tuple(choice_of(space, point.architecture).values()))
         stale = validation_psnr(supernet)
         update_bn([draw.lr for draw in derived.draws[i * each : (i + 1) * each]], supernet)
         assert point.psnr == pytest.approx(validation_psnr(supernet), abs=0.01)
@@ -99,7 +99,7 @@ def test_a_point_of_the_front_is_judged_at_its_widths(tmp_path: Path) -> None:
     for point in derived.result.front:
         choice = choice_of(space, point.architecture)
         rounded, clean = again(), again()
-        rounded.choose(choice)
+        rounded.choose(tuple(choice.values()))
         with torch.no_grad():
             # In evaluation, a supernet that is certain is the float network of that choice.
             for layer, alpha in zip(clean.layers, clean.alphas, strict=True):
@@ -113,7 +113,7 @@ def test_a_point_of_the_front_is_judged_at_its_widths(tmp_path: Path) -> None:
 def test_a_cheaper_point_that_the_supernet_rates_higher_is_pointed_out(tmp_path: Path, spoiled: int) -> None:
     space = small_space(bicubic=True)
 
-    def prefers_large_kernels(supernet: Supernet) -> None:
+    def prefers_large_kernels(supernet: QuantNASSupernet) -> None:
         for layer, alpha in zip(supernet.layers, supernet.alphas, strict=True):
             alpha.copy_(torch.tensor([float(spec.kernel == 5) for spec in space.choices[layer]]))
         for name, parameter in supernet.named_parameters():
@@ -161,7 +161,7 @@ def test_what_is_derived_meets_all_budgets_and_is_the_most_probable_that_does(
 ) -> None:
     space = small_space()
 
-    def prefers_the_dearest(supernet: Supernet) -> None:
+    def prefers_the_dearest(supernet: QuantNASSupernet) -> None:
         torch.manual_seed(0)
         for layer, alpha in zip(supernet.layers, supernet.alphas, strict=True):
             dear = [float(spec.kernel == 5) + float(spec.weight_bits == 8) for spec in space.choices[layer]]
@@ -169,7 +169,7 @@ def test_what_is_derived_meets_all_budgets_and_is_the_most_probable_that_does(
 
     budgets = tuple(Budget(metric, 0.8 * centre(space, metric), (32, 32)) for metric in metrics)
     derived, again = derived_from(tmp_path / "run", space, prefers_the_dearest, budgets, points=6)
-    log_p = {layer: p.detach().double().log().tolist() for layer, p in again().probabilities().items()}
+    log_p = {layer: p.detach().double().log().tolist() for layer, p in again().relaxed().items()}
     scores = of_all(list(log_p.values()))
     a, b = (of_all([budget.model.table(space, (32, 32))[layer] for layer in log_p]) for budget in budgets)
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,9 +13,9 @@ from torch import Tensor
 
 from hwnas.budget import Budget, parse_budget
 from hwnas.cost_models import cost_model
-from hwnas.searches.quantnas.budget_control import STIFFNESS, budget_loss, next_multiplier
-from hwnas.searches.quantnas.objective import ExpectedCost, entropy, entropy_weight
-from hwnas.searches.quantnas.pressure import Pressure, make_pressures
+from hwnas.searches.differentiable.budget_control import STIFFNESS, budget_loss, next_multiplier
+from hwnas.searches.differentiable.pressure import Pressure, make_pressures
+from hwnas.searches.quantnas.objective import LayerwiseCost, entropy, entropy_weight
 from hwnas.spaces import SPACES, SpaceOptions
 
 TABLE = {"a": [3e9, 1e9, 7e9], "b": [5e8, 2e10]}
@@ -50,7 +51,7 @@ def numerical_gradient(f: Callable[[Tensor], Tensor], x: Tensor, step: float = 1
 
 def test_the_expected_cost_is_the_dot_product_of_costs_and_probabilities() -> None:
     torch.manual_seed(0)
-    cost = ExpectedCost(TABLE, CONSTANT)
+    cost = LayerwiseCost(TABLE, CONSTANT)
     for _ in range(20):
         p = softmax(random_alphas())
         assert cost.value(p) == pytest.approx(by_hand(p), rel=1e-6)
@@ -62,18 +63,18 @@ def test_it_is_the_mean_over_architectures_drawn_with_the_probabilities() -> Non
     draws = [torch.tensor(TABLE[layer])[q.multinomial(20_000, replacement=True)] for layer, q in p.items()]
     costs = torch.stack(draws).double().sum(0) + CONSTANT
     error = float(costs.std()) / math.sqrt(len(costs))
-    assert abs(ExpectedCost(TABLE, CONSTANT).value(p) - float(costs.mean())) < 4 * error
+    assert abs(LayerwiseCost(TABLE, CONSTANT).value(p) - float(costs.mean())) < 4 * error
 
 
 def test_it_is_one_where_the_search_starts() -> None:
-    cost = ExpectedCost(TABLE, CONSTANT)
+    cost = LayerwiseCost(TABLE, CONSTANT)
     assert float(cost.normalised(uniform())) == pytest.approx(1, abs=1e-6)
     assert cost.at_uniform == pytest.approx(by_hand(uniform()), rel=1e-6)
 
 
 def test_one_certain_choice_costs_what_the_cost_model_says() -> None:
     space, model, size = SPACES["quantnas"](SpaceOptions(channels=12)), cost_model("params"), (32, 32)
-    cost = ExpectedCost(model.table(space, size), model.space_constant(space, size))
+    cost = LayerwiseCost(model.table(space, size), model.space_constant(space, size))
     chosen = {layer: len(row) - 1 for layer, row in space.choices.items()}
     certain = {layer: torch.eye(len(row))[chosen[layer]] for layer, row in space.choices.items()}
     assert cost.value(certain) == pytest.approx(model.architecture_cost(space.architecture(chosen)).value, rel=1e-6)
@@ -81,7 +82,7 @@ def test_one_certain_choice_costs_what_the_cost_model_says() -> None:
 
 def test_its_gradient_is_that_of_finite_differences() -> None:
     torch.manual_seed(0)
-    cost = ExpectedCost(TABLE, CONSTANT)
+    cost = LayerwiseCost(TABLE, CONSTANT)
     cost._table = {layer: row.double() for layer, row in cost._table.items()}  # differences need the digits
     fixed = softmax(random_alphas())["b"].double()
     alpha = torch.randn(3, dtype=torch.float64, requires_grad=True)
@@ -178,7 +179,7 @@ def test_a_search_held_by_its_dual_ends_at_the_budget() -> None:
     torch.manual_seed(0)
     alpha = torch.zeros(2, requires_grad=True)
     budget = Budget("flops", 4.0, (1, 1))
-    pressure = Pressure(budget, ExpectedCost({"a": [2.0, 10.0]}), penalty=None)
+    pressure = Pressure(budget, LayerwiseCost({"a": [2.0, 10.0]}), penalty=None)
     optimiser = torch.optim.SGD([alpha], 1)
     costs = []
     for _ in range(150):
@@ -201,7 +202,7 @@ def test_the_bound_comes_down_from_the_average_cost_to_the_budget() -> None:
     """A bound is felt from the cost at which its loss begins to pull."""
 
     def felt(limit: float, progress: float) -> float:
-        pressure = Pressure(Budget("flops", limit, (1, 1)), ExpectedCost({"a": [2.0, 10.0]}), penalty=None)
+        pressure = Pressure(Budget("flops", limit, (1, 1)), LayerwiseCost({"a": [2.0, 10.0]}), penalty=None)
         pressure.tighten(progress)
         for expected in torch.linspace(2, 10, 801).tolist():
             share = (expected - 2) / 8
@@ -214,7 +215,7 @@ def test_the_bound_comes_down_from_the_average_cost_to_the_budget() -> None:
 
 
 def test_a_constant_penalty_is_the_papers_loss() -> None:
-    cost = ExpectedCost(TABLE, CONSTANT)
+    cost = LayerwiseCost(TABLE, CONSTANT)
     pressure = Pressure(Budget("bitops", math.inf, (32, 32)), cost, penalty=1e-3)
     assert float(pressure.loss(uniform())) == pytest.approx(1e-3, rel=1e-5)
 
@@ -222,7 +223,7 @@ def test_a_constant_penalty_is_the_papers_loss() -> None:
 @pytest.mark.parametrize(("name", "metric"), [("quantnas", "bitops"), ("quantnas-float", "flops")])
 def test_without_a_budget_nothing_presses_but_the_papers_metric_is_watched(name: str, metric: str) -> None:
     space = SPACES[name](SpaceOptions(channels=12))
-    (pressure,) = make_pressures(space, (), None)
+    (pressure,) = make_pressures(space, (), None, None, partial(LayerwiseCost.of, space))
     p = {layer: torch.full((len(c),), 1 / len(c)) for layer, c in space.choices.items()}
     assert pressure.budget.metric == metric
     assert float(pressure.loss(p)) == 0
@@ -234,6 +235,8 @@ def test_without_a_budget_nothing_presses_but_the_papers_metric_is_watched(name:
 def test_each_budget_presses_by_itself() -> None:
     space = SPACES["quantnas"](SpaceOptions(channels=12))
     p = {layer: torch.full((len(c),), 1 / len(c)) for layer, c in space.choices.items()}
-    tight, loose = make_pressures(space, (parse_budget("1MBitOps"), parse_budget("1TFLOPs")), None)
+    tight, loose = make_pressures(
+        space, (parse_budget("1MBitOps"), parse_budget("1TFLOPs")), None, None, partial(LayerwiseCost.of, space)
+    )
     assert float(tight.loss(p)) > 0 and float(loose.loss(p)) == 0
     assert tight.describe(p).endswith(" of 1 MBitOps")

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from hwnas.budget import Budget
 from hwnas.searches.quantnas.settings import QuantNASSettings
-from hwnas.searches.quantnas.supernet import Supernet
+from hwnas.searches.quantnas.supernet import QuantNASSupernet
 from hwnas.spaces import LayerwiseSpace
 from tests.quantnas.searching import Draw, Searched, Step, centre, search, small_space
 
@@ -52,7 +52,7 @@ def test_alphas_and_weights_learn_from_the_mean_absolute_error(tmp_path: Path) -
     # Nothing is noisy in float, and where all candidates are equally probable entropy does not pull.
     space = small_space("quantnas-float")
     found = search(tmp_path / "run", space, epochs=1, steps_per_epoch=1, gradient_clip=1e9)
-    supernet = Supernet(space)
+    supernet = QuantNASSupernet(space)
     of_alphas, of_weights = found.steps
 
     def slopes(parameters: Sequence[Tensor], batch: Draw) -> tuple[Tensor, ...]:

@@ -14,7 +14,7 @@ from hwnas.searches.quantnas.mixed_operator import MixedOperator, Quantization
 from hwnas.searches.quantnas.search_layers import (
     SharedConvolution,
 )
-from hwnas.searches.quantnas.supernet import Supernet
+from hwnas.searches.quantnas.supernet import QuantNASSupernet
 from hwnas.spaces import SPACES, LayerwiseSpace, SpaceOptions
 
 CASES = [
@@ -37,17 +37,17 @@ def small_space(
     )
 
 
-def spread_alphas(supernet: Supernet) -> None:
+def spread_alphas(supernet: QuantNASSupernet) -> None:
     """Probabilities that differ by an order of magnitude."""
     with torch.no_grad():
         for alpha in supernet.alphas:
             alpha.copy_(torch.randn_like(alpha))
 
 
-def twins(space: LayerwiseSpace, quantization: Quantization) -> tuple[Supernet, Supernet]:
+def twins(space: LayerwiseSpace, quantization: Quantization) -> tuple[QuantNASSupernet, QuantNASSupernet]:
     """A merged supernet and one that computes candidate by candidate, of the same weights and alphas, without noise."""
     torch.manual_seed(0)
-    merged, single = (Supernet(space, quantization, merge=merge) for merge in (True, False))
+    merged, single = (QuantNASSupernet(space, quantization, merge=merge) for merge in (True, False))
     spread_alphas(merged)
     with torch.no_grad():
         # Maps of about unit variance, which HWGQ expects: torch's own start is a sixth of that, and its maps, rounded
@@ -60,7 +60,7 @@ def twins(space: LayerwiseSpace, quantization: Quantization) -> tuple[Supernet, 
     return merged, single
 
 
-def gradients(supernet: Supernet, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+def gradients(supernet: QuantNASSupernet, x: Tensor, y: Tensor) -> dict[str, Tensor]:
     supernet.zero_grad()
     functional.mse_loss(supernet(x), y).backward()
     return {name: p.grad for name, p in supernet.named_parameters() if p.grad is not None}
@@ -101,7 +101,7 @@ def test_so_are_their_gradients(
 @pytest.mark.parametrize("merge", [True, False], ids=["merged", "one by one"])
 def test_the_gradient_of_the_alphas_is_that_of_finite_differences(merge: bool) -> None:
     torch.manual_seed(0)
-    supernet = Supernet(small_space("quantnas-float", cells=1), merge=merge).double()
+    supernet = QuantNASSupernet(small_space("quantnas-float", cells=1), merge=merge).double()
     spread_alphas(supernet)
     x, y = torch.rand(1, 3, 6, 6, dtype=torch.float64), torch.rand(1, 3, 12, 12, dtype=torch.float64)
     found, step = gradients(supernet, x, y), 1e-6
@@ -123,7 +123,7 @@ def test_a_certain_supernet_is_the_derived_network(
 ) -> None:
     torch.manual_seed(3)
     space = small_space(name, bits, adadm)
-    supernet = Supernet(space, "noise", merge).eval()
+    supernet = QuantNASSupernet(space, "noise", merge).eval()
     chosen = {layer: int(torch.randint(len(c), ())) for layer, c in space.choices.items()}
     with torch.no_grad():
         for layer, alpha in zip(supernet.layers, supernet.alphas, strict=True):
@@ -148,7 +148,7 @@ def test_a_certain_supernet_is_the_derived_network(
         x = torch.rand(2, 3, 8, 9)
         expected = derived(x)
         assert torch.allclose(supernet(x), expected, atol=1e-5)
-        supernet.choose(chosen)
+        supernet.choose(tuple(chosen[layer] for layer in space.choices))
         if bits is None:
             assert torch.allclose(supernet(x), expected, atol=1e-5)
         else:
@@ -170,7 +170,7 @@ def built_in_order(space: LayerwiseSpace) -> Iterator[tuple[str, int]]:
 
 
 def weights_of(quantization: Quantization, bits: tuple[int, ...]) -> int:
-    supernet = Supernet(small_space("quantnas", bits), quantization)
+    supernet = QuantNASSupernet(small_space("quantnas", bits), quantization)
     return sum(p.numel() for name, p in supernet.named_parameters() if name.endswith(".weight") and p.dim() == 4)
 
 
@@ -183,7 +183,7 @@ def test_independent_widths_have_weights_of_their_own_and_the_others_share_them(
 
 
 def test_the_weights_and_alphas_are_all_the_parameters() -> None:
-    supernet = Supernet(small_space("quantnas", (4, 8)))
+    supernet = QuantNASSupernet(small_space("quantnas", (4, 8)))
     weights, alphas = set(supernet.weights()), set(supernet.alphas)
     assert not weights & alphas
     assert weights | alphas == set(supernet.parameters())
@@ -191,14 +191,14 @@ def test_the_weights_and_alphas_are_all_the_parameters() -> None:
 
 
 def test_alphas_start_uniform() -> None:
-    supernet = Supernet(small_space("quantnas", (2, 4, 8)))
-    for layer, p in supernet.probabilities().items():
+    supernet = QuantNASSupernet(small_space("quantnas", (2, 4, 8)))
+    for layer, p in supernet.relaxed().items():
         assert torch.allclose(p, torch.full_like(p, 1 / len(supernet.space.choices[layer])))
 
 
 def test_the_steps_of_shared_quantisation_are_parameters_that_learn() -> None:
     torch.manual_seed(0)
-    supernet = Supernet(small_space("quantnas", (4, 8), adadm=True), "shared")
+    supernet = QuantNASSupernet(small_space("quantnas", (4, 8), adadm=True), "shared")
     steps = {name for name, _ in supernet.named_parameters() if ".steps." in name}
     convolutions = [m for m in supernet.modules() if isinstance(m, SharedConvolution)]
     assert len(steps) == 2 * len(convolutions) > 0
@@ -211,7 +211,7 @@ def test_the_steps_of_shared_quantisation_are_parameters_that_learn() -> None:
 def test_a_search_step_can_be_taken_in_bfloat16(quantization: Quantization) -> None:
     """What Fabric's ``bf16-mixed`` does."""
     torch.manual_seed(0)
-    supernet = Supernet(small_space("quantnas", (4, 8), adadm=True), quantization)
+    supernet = QuantNASSupernet(small_space("quantnas", (4, 8), adadm=True), quantization)
     x, y = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 16, 16)
     exact = gradients(supernet, x, y)
     with torch.autocast("cpu", torch.bfloat16):

@@ -8,8 +8,15 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from hwnas.budget import Budget
+from hwnas.searches.differentiable.pressure import ExpectedCost
+from hwnas.spaces.space import LayerwiseSpace
 
-class ExpectedCost:
+Probabilities = Mapping[str, Tensor]
+"""Of each layer, by its name: those of its candidates."""
+
+
+class LayerwiseCost(ExpectedCost[Probabilities]):
     """Expected cost of the network the alphas describe: a dot product with a table (eq. 2).
 
     Args:
@@ -19,26 +26,22 @@ class ExpectedCost:
 
     def __init__(self, table: Mapping[str, list[float]], constant: float = 0.0) -> None:
         self.constant = constant
-        self._uniform = sum(sum(costs) / len(costs) for costs in table.values()) + constant
+        self.at_uniform = sum(sum(costs) / len(costs) for costs in table.values()) + constant
         # Kept normalised: raw costs are some 1e10, where float32 gradients lose their small parts.
-        self._table = {layer: torch.tensor(costs) / self._uniform for layer, costs in table.items()}
+        self._table = {layer: torch.tensor(costs) / self.at_uniform for layer, costs in table.items()}
 
-    @property
-    def at_uniform(self) -> float:
-        """The cost where the search starts, in the metric's unit."""
-        return self._uniform
+    @classmethod
+    def of(cls, space: LayerwiseSpace, budget: Budget) -> LayerwiseCost:
+        """In a budget's metric, over a space."""
+        model, size = budget.model, budget.input_size
+        return cls(model.table(space, size), model.space_constant(space, size))
 
-    def normalised(self, probabilities: Mapping[str, Tensor]) -> Tensor:
-        """Expected cost divided by its value at uniform probabilities: scalar, 1 at the start."""
-        parts = [p @ self._table[layer].to(p.device) for layer, p in probabilities.items()]
-        return torch.stack(parts).sum() + self.constant / self._uniform
-
-    def value(self, probabilities: Mapping[str, Tensor]) -> float:
-        """Expected cost in the metric's unit."""
-        return float(self.normalised(probabilities)) * self._uniform
+    def normalised(self, relaxed: Probabilities) -> Tensor:
+        parts = [p @ self._table[layer].to(p.device) for layer, p in relaxed.items()]
+        return torch.stack(parts).sum() + self.constant / self.at_uniform
 
 
-def entropy(probabilities: Mapping[str, Tensor]) -> Tensor:
+def entropy(probabilities: Probabilities) -> Tensor:
     """Sum over the layers of the entropy of their probabilities, in nats (eq. 3)."""
     return torch.stack([torch.special.entr(p).sum() for p in probabilities.values()]).sum()
 

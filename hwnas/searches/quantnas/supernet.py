@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from hwnas.networks.wiring import Slot
 from hwnas.operators.initialise import initialise
+from hwnas.searches.differentiable.choices import Choice
+from hwnas.searches.differentiable.supernet import Supernet
 from hwnas.searches.quantnas.mixed_operator import MixedOperator, Quantization
 from hwnas.searches.quantnas.noise import NoiseSource
+from hwnas.searches.quantnas.objective import Probabilities
 from hwnas.spaces.space import LayerwiseSpace
 
 
-class Supernet(nn.Module):
-    """[B, 3, H, W] in [0, 1] to [B, 3, scale*H, scale*W], differentiable in weights and alphas.
+class QuantNASSupernet(Supernet[Probabilities]):
+    """Every slot with all its candidates, several at a time computed as one convolution.
 
     Args:
         space: what may be chosen.
@@ -40,23 +43,23 @@ class Supernet(nn.Module):
         self.network = space.wiring.build(make)
         self.alphas = nn.ParameterList(torch.zeros(len(space.choices[layer])) for layer in self.layers)
 
-    def probabilities(self) -> dict[str, Tensor]:
+    def relaxed(self) -> Probabilities:
         """Softmax of the alphas, [number of candidates] for each layer."""
         return {layer: alpha.softmax(0) for layer, alpha in zip(self.layers, self.alphas, strict=True)}
 
     def weights(self) -> Iterator[nn.Parameter]:
-        """All parameters but the alphas."""
         return self.network.parameters()
 
-    def choose(self, chosen: Mapping[str, int] | None) -> None:
+    def choose(self, choice: Choice | None) -> None:
         """Compute only these candidates from now on, rounded to their widths in evaluation; None: mix all again."""
-        for layer, copies in self._mixed.items():
+        self.noise.refresh()
+        for i, copies in enumerate(self._mixed.values()):
             for mixed in copies:
-                mixed.choice = None if chosen is None else chosen[layer]
-                mixed.set_rounding(chosen is not None)
+                mixed.choice = None if choice is None else choice[i]
+                mixed.set_rounding(choice is not None)
 
     def forward(self, x: Tensor) -> Tensor:
-        for layer, p in self.probabilities().items():
+        for layer, p in self.relaxed().items():
             for mixed in self._mixed[layer]:
                 mixed.probabilities = p
         out: Tensor = self.network(x)

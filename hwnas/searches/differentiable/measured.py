@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from hwnas.architecture import Architecture
 from hwnas.budget import Budget
 from hwnas.errors import HwnasError
 from hwnas.searches.base import SearchTask
-from hwnas.searches.derivation import CostLimit, derive
-from hwnas.spaces.space import LayerwiseSpace
+from hwnas.searches.differentiable.choices import Choice, Choices
 
 MORE, STEPS = 1.05, (0.97, 0.999)
 """Shares of the limit that networks are proposed at: first a little more, since predictions err to both sides, then the
@@ -25,31 +22,22 @@ TOGETHER = 5
 ATTEMPTS = 3
 """Rounds of proposing and measuring at most."""
 
-Choice = tuple[int, ...]
-
 
 @dataclass(frozen=True)
 class Derived:
     """What was derived.
 
     Attributes:
-        chosen: the candidate of each layer; None if there is none within the budgets.
-        measured: metric to value, of all choices that were measured, by candidates in the order of the layers; all at
-            the speed that the device had in the last session.
+        chosen: None if there is none within the budgets.
+        measured: metric to value, of all choices that were measured; all at the speed that the device had in the last
+            session.
     """
 
-    chosen: dict[str, int] | None
+    chosen: Choice | None
     measured: dict[Choice, dict[str, float]] = field(default_factory=dict)
 
 
-def limit_of(task: SearchTask[LayerwiseSpace], budget: Budget) -> CostLimit:
-    """A budget as a constraint on what is chosen."""
-    model = budget.model
-    constant = model.space_constant(task.space, budget.input_size)
-    return CostLimit(model.table(task.space, budget.input_size), budget.limit - constant)
-
-
-def derive_measured(task: SearchTask[LayerwiseSpace], log_probabilities: Mapping[str, Sequence[float]]) -> Derived:
+def derive_measured(task: SearchTask, choices: Choices) -> Derived:
     """The most probable choice within the budgets; of those that can be measured, by measurement.
 
     The networks that the predictions propose around the limit are measured in turn. The predictions are corrected by
@@ -60,19 +48,20 @@ def derive_measured(task: SearchTask[LayerwiseSpace], log_probabilities: Mapping
     """
     timed = [budget for budget in task.budgets if budget.model.measurable]
     if not timed:
-        return Derived(derive(log_probabilities, [limit_of(task, budget) for budget in task.budgets]))
-    names = list(task.space.choices)
+        return Derived(choices.best(task.budgets))
     measured: dict[Choice, dict[str, float]] = {}
     within: list[Choice] = []
     corrections = dict.fromkeys((budget.metric for budget in timed), 1.0)
     for attempt in range(1, ATTEMPTS + 1):
-        proposed = [c for c in _proposals(task, timed, log_probabilities, corrections) if c not in measured]
+        proposed = [c for c in _proposals(task, timed, choices, corrections) if c not in measured]
         if not within and (not proposed or attempt == ATTEMPTS):
-            fastest = _fastest(task, timed)
+            # What is predicted to be fastest: a device that was slow when the table was built may be faster now.
+            fastest = choices.cheapest(timed[0], [budget for budget in task.budgets if budget not in timed])
+            assert fastest is not None, "the other budgets were found feasible before the search"
             proposed += [fastest] if fastest not in (*measured, *proposed) else []
         if not proposed:
             break
-        architectures = {choice: task.space.architecture(_named(task, choice)) for choice in proposed}
+        architectures = {choice: choices.architecture(choice) for choice in proposed}
         measured |= {choice: {} for choice in proposed}
         for budget in timed:
             before = budget.model.yardstick
@@ -80,11 +69,11 @@ def derive_measured(task: SearchTask[LayerwiseSpace], log_probabilities: Mapping
             for costs in measured.values():
                 if budget.metric in costs:
                     costs[budget.metric] *= budget.model.yardstick / before
-            errors = []
-            for (choice, architecture), ms in zip(architectures.items(), found, strict=True):
+            errors, predicted = [], choices.price(budget)
+            for choice, ms in zip(architectures, found, strict=True):
                 measured[choice][budget.metric] = ms
                 # The predictions know of these measurements already; what is left is what they cannot express.
-                errors.append(_predicted(budget, architecture) / ms)
+                errors.append(predicted(choice) / ms)
             corrections[budget.metric] = statistics.median(errors)
         within = [c for c, costs in measured.items() if all(costs[b.metric] <= b.limit for b in timed)]
         for budget in timed if not within else ():
@@ -94,8 +83,7 @@ def derive_measured(task: SearchTask[LayerwiseSpace], log_probabilities: Mapping
                 f"{budget.format(least)}; predictions are corrected by that, to derive again"
             )
     if within:
-        best = max(within, key=lambda c: math.fsum(log_probabilities[n][i] for n, i in zip(names, c, strict=True)))
-        return Derived(_named(task, best), measured)
+        return Derived(max(within, key=choices.score), measured)
     raise HwnasError(
         f"no network of space {task.space.name} was found within {' and '.join(map(str, timed))}; raise the budget, "
         "or run the same command with --resume when the device is less busy"
@@ -103,45 +91,24 @@ def derive_measured(task: SearchTask[LayerwiseSpace], log_probabilities: Mapping
 
 
 def _proposals(
-    task: SearchTask[LayerwiseSpace],
-    timed: Sequence[Budget],
-    log_probabilities: Mapping[str, Sequence[float]],
-    corrections: Mapping[str, float],
+    task: SearchTask, timed: Sequence[Budget], choices: Choices, corrections: Mapping[str, float]
 ) -> list[Choice]:
     """The best of the front, by what is predicted times the corrections."""
     found: dict[Choice, None] = {}
+    prices = [(b.limit * corrections[b.metric], choices.price(b)) for b in timed]
     for step in STEPS:
         share, last = MORE, None
         while len(found) < TOGETHER:
             limits = [
-                limit_of(task, replace(b, limit=b.limit * share * corrections[b.metric]) if b in timed else b)
-                for b in task.budgets
+                replace(b, limit=b.limit * share * corrections[b.metric]) if b in timed else b for b in task.budgets
             ]
-            choice = derive(log_probabilities, limits)
+            choice = choices.best(limits)
             # Networks of microseconds may be predicted to take none at all, and then there is no end of less.
             if choice is None or (choice == last and share < 1):
                 break
             last = choice
-            found[tuple(choice[layer] for layer in task.space.choices)] = None
+            found[choice] = None
             # The next one is to take less than this one does, which may be much less than it is allowed.
-            architecture = task.space.architecture(choice)
-            taken = max(_predicted(b, architecture) / (b.limit * corrections[b.metric]) for b in timed)
+            taken = max(predicted(choice) / limit for limit, predicted in prices)
             share = 1.0 if share > 1 else step * min(share, taken)
     return list(found)
-
-
-def _predicted(budget: Budget, architecture: Architecture) -> float:
-    return budget.model.architecture_cost(architecture, budget.input_size).value
-
-
-def _fastest(task: SearchTask[LayerwiseSpace], timed: Sequence[Budget]) -> Choice:
-    """What is predicted to be fastest: a device that was slow when the table was built may be faster now."""
-    limits = [limit_of(task, budget) for budget in task.budgets if budget not in timed]
-    table = limit_of(task, timed[0]).table
-    fastest = derive({layer: [-ms for ms in row] for layer, row in table.items()}, limits)
-    assert fastest is not None, "the other budgets were found feasible before the search"
-    return tuple(fastest[layer] for layer in task.space.choices)
-
-
-def _named(task: SearchTask[LayerwiseSpace], choice: Choice) -> dict[str, int]:
-    return dict(zip(task.space.choices, choice, strict=True))

@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from torch import Tensor
 
 from hwnas.budget import Budget
 from hwnas.cost_models import cost_model
-from hwnas.searches.quantnas.budget_control import budget_loss, next_multiplier
-from hwnas.searches.quantnas.objective import ExpectedCost
+from hwnas.operators import FLOAT_BITS
+from hwnas.searches.differentiable.budget_control import budget_loss, next_multiplier
 from hwnas.sizes import Size
-from hwnas.spaces.space import LayerwiseSpace
+from hwnas.spaces.space import SearchSpace
+
+Relaxed = TypeVar("Relaxed")
+"""A relaxed architecture: the probabilities that a supernet computes with."""
+
+
+class ExpectedCost(ABC, Generic[Relaxed]):
+    """What a relaxed architecture costs; differentiable in its probabilities.
+
+    Attributes:
+        at_uniform: the cost where the search starts, in the metric's unit.
+    """
+
+    at_uniform: float
+
+    @abstractmethod
+    def normalised(self, relaxed: Relaxed) -> Tensor:
+        """The cost divided by that at the start: a scalar."""
+
+    def value(self, relaxed: Relaxed) -> float:
+        """The cost in the metric's unit."""
+        return float(self.normalised(relaxed)) * self.at_uniform
 
 
 @dataclass
-class Pressure:
+class Pressure(Generic[Relaxed]):
     """One expected cost.
 
     Attributes:
@@ -28,7 +51,7 @@ class Pressure:
     """
 
     budget: Budget
-    cost: ExpectedCost
+    cost: ExpectedCost[Relaxed]
     penalty: float | None
     multiplier: float = 0.0
     bound: float = field(init=False)
@@ -36,9 +59,9 @@ class Pressure:
     def __post_init__(self) -> None:
         self.bound = self.budget.limit
 
-    def loss(self, probabilities: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, relaxed: Relaxed) -> Tensor:
         """The hardware term of the alphas' loss, scalar."""
-        normalised = self.cost.normalised(probabilities)
+        normalised = self.cost.normalised(relaxed)
         if self.penalty is not None:
             return self.penalty * normalised
         return budget_loss(normalised * (self.cost.at_uniform / self.bound) - 1, self.multiplier)
@@ -55,43 +78,38 @@ class Pressure:
         limit = self.budget.limit
         self.bound = limit + max(0.0, self.cost.at_uniform - limit) * max(0.0, 1 - 2 * progress)
 
-    def update(self, probabilities: Mapping[str, Tensor]) -> None:
+    def update(self, relaxed: Relaxed) -> None:
         """Raise or lower the dual variable after an epoch; a constant penalty has none."""
         if self.penalty is None:
-            excess = self.cost.value(probabilities) / self.bound - 1
+            excess = self.cost.value(relaxed) / self.bound - 1
             self.multiplier = next_multiplier(self.multiplier, excess)
 
-    def describe(self, probabilities: Mapping[str, Tensor]) -> str:
+    def describe(self, relaxed: Relaxed) -> str:
         """``6.1 GBitOps of 5 GBitOps``, or ``7.2 ms predicted of 8 ms``."""
-        expected = self.budget.format(self.cost.value(probabilities)) + " predicted" * self.budget.model.measurable
+        expected = self.budget.format(self.cost.value(relaxed)) + " predicted" * self.budget.model.measurable
         return (
             expected if self.budget.limit == float("inf") else f"{expected} of {self.budget.format(self.budget.limit)}"
         )
 
 
-def unlimited_budget(space: LayerwiseSpace, input_size: Size | None = None) -> Budget:
-    """No limit on the metric of the paper for this space: BitOps where bits are chosen, FLOPs where not."""
-    quantised = any(spec.is_quantised for candidates in space.choices.values() for spec in candidates)
-    model = cost_model("bitops" if quantised else "flops")
-    return Budget(model.name, float("inf"), input_size or model.default_input_size)
-
-
 def make_pressures(
-    space: LayerwiseSpace, budgets: tuple[Budget, ...], penalty: float | None, input_size: Size | None = None
-) -> list[Pressure]:
-    """One pressure for each budget, or on the metric of the paper where there is none.
+    space: SearchSpace,
+    budgets: tuple[Budget, ...],
+    penalty: float | None,
+    input_size: Size | None,
+    cost_of: Callable[[Budget], ExpectedCost[Relaxed]],
+) -> list[Pressure[Relaxed]]:
+    """One pressure for each budget; where there is none, on BitOps if bits are chosen and on FLOPs if not.
 
     Args:
         space: what is searched.
         budgets: the user's.
         penalty: the user's constant weight of each term; None lets each budget set its own.
-        input_size: at which the metric of the paper is taken; None for the paper's.
+        input_size: at which a cost without a budget is taken; None for the paper's.
+        cost_of: the expected cost in a budget's metric.
     """
     if not budgets:
-        budgets, penalty = (unlimited_budget(space, input_size),), penalty or 0.0
-    made = []
-    for budget in budgets:
-        model = budget.model
-        cost = ExpectedCost(model.table(space, budget.input_size), model.space_constant(space, budget.input_size))
-        made.append(Pressure(budget, cost, penalty))
-    return made
+        model = cost_model("flops" if space.bits == (FLOAT_BITS,) else "bitops")
+        budgets = (Budget(model.name, float("inf"), input_size or model.default_input_size),)
+        penalty = penalty or 0.0
+    return [Pressure(budget, cost_of(budget), penalty) for budget in budgets]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +16,10 @@ from hwnas.errors import HwnasError
 from hwnas.inference import Validation
 from hwnas.progress import Silent
 from hwnas.searches.base import Candidate, SearchResult, SearchTask
-from hwnas.searches.derivation import CostLimit, derive_front
-from hwnas.searches.quantnas.measured import derive_measured, limit_of
-from hwnas.searches.quantnas.settings import QuantNASSettings
-from hwnas.searches.quantnas.supernet import Supernet
-from hwnas.spaces.space import LayerwiseSpace
+from hwnas.searches.differentiable.choices import Choice, Choices
+from hwnas.searches.differentiable.measured import derive_measured
+from hwnas.searches.differentiable.settings import DifferentiableSettings
+from hwnas.searches.differentiable.supernet import Supernet
 from hwnas.training.common import seed_epoch
 
 RECALIBRATION_BATCHES = 8
@@ -29,43 +28,38 @@ REMARKABLE = 0.1
 
 
 def derive_result(
-    task: SearchTask[LayerwiseSpace], supernet: Supernet, primary: Budget, settings: QuantNASSettings
+    task: SearchTask, supernet: Supernet[Any], choices: Choices, primary: Budget, settings: DifferentiableSettings
 ) -> SearchResult:
     """The most probable architecture within the budgets, and the front around it.
 
     Args:
         task: the search.
         supernet: after its last epoch.
+        choices: of it.
         primary: the cost along which the front is swept.
         settings: of the search, for the crops that batch norms are recalibrated with.
     """
-    with torch.no_grad():
-        log_p = {layer: p.log().clamp_min(-1e4).tolist() for layer, p in supernet.probabilities().items()}
     # What is predicted now: measuring corrects it, and then agrees with itself.
-    space, predicted = task.space, {b.metric: limit_of(task, replace(b, limit=0.0)) for b in task.budgets}
-    derived = derive_measured(task, log_p)
+    prices = {budget.metric: choices.price(budget) for budget in (*task.budgets, primary)}
+    derived = derive_measured(task, choices)
     chosen = derived.chosen
     assert chosen is not None, "the budgets were found feasible before the search"
-    table = primary.model.table(space, primary.input_size)
-    others = [limit_of(task, budget) for budget in task.budgets[1:]]
-    choices = derive_front(log_p, table, others, settings.front_points)
-    of_interest = (chosen, *(dict(zip(space.choices, choice, strict=True)) for choice in derived.measured))
-    choices += [choice for i, choice in enumerate(of_interest) if choice not in (*choices, *of_interest[:i])]
-    choices.sort(key=predicted.get(primary.metric, CostLimit(table, 0)).cost)  # as the front shows it
+    found = choices.front(primary, task.budgets[1:], settings.front_points)
+    found += [choice for choice in dict.fromkeys((chosen, *derived.measured)) if choice not in found]
+    found.sort(key=prices[primary.metric])  # as the front shows it
 
-    validation = Validation(task.data.validation, space.wiring.scale)
-    bar = task.progress.task("front", len(choices))
+    validation = Validation(task.data.validation, task.space.scale)
+    bar = task.progress.task("front", len(found))
     front: list[Candidate] = []
-    for choice in choices:
+    for choice in found:
         psnr = _estimate(task, supernet, choice, validation, settings)
-        architecture = space.architecture(choice, name=f"{space.name}-{len(front):02d}")
-        score = sum(log_p[layer][i] for layer, i in choice.items())
+        architecture = choices.architecture(choice, name=f"{task.space.name}-{len(front):02d}")
         costs = _costs(architecture, task.budgets or (primary,), task.target)
-        costs |= {b.metric: _cost(predicted[b.metric], choice) for b in task.budgets if b.model.measurable}
-        measured = derived.measured.get(tuple(choice[layer] for layer in space.choices), {})
-        front.append(Candidate(architecture, costs, score, psnr, measured))
+        costs |= {b.metric: prices[b.metric](choice) for b in task.budgets if b.model.measurable}
+        measured = derived.measured.get(choice, {})
+        front.append(Candidate(architecture, costs, choices.score(choice), psnr, measured))
         bar.advance(psnr=f"{psnr:.2f} dB")
-    best = front[choices.index(chosen)]
+    best = front[found.index(chosen)]
     for budget in task.budgets:
         # The derivation was exact; sums in another order may differ in the last bit.
         cost = best.measured.get(budget.metric, best.costs[budget.metric])
@@ -91,11 +85,6 @@ def cheaper_and_better(front: Sequence[Candidate], chosen: Candidate) -> Candida
     return better if better.psnr > chosen.psnr + REMARKABLE else None
 
 
-def _cost(of_none: CostLimit, choice: Mapping[str, int]) -> float:
-    """The whole cost, of a limit of zero that what all networks take was subtracted from."""
-    return of_none.cost(choice) - of_none.limit
-
-
 def _costs(architecture: Architecture, budgets: tuple[Budget, ...], target: str) -> dict[str, float]:
     costs: dict[str, float] = {}
     for budget in budgets:
@@ -107,24 +96,23 @@ def _costs(architecture: Architecture, budgets: tuple[Budget, ...], target: str)
 
 
 def _estimate(
-    task: SearchTask[LayerwiseSpace],
-    supernet: Supernet,
-    choice: Mapping[str, int],
+    task: SearchTask,
+    supernet: Supernet[Any],
+    choice: Choice,
     validation: Validation,
-    settings: QuantNASSettings,
+    settings: DifferentiableSettings,
 ) -> float:
-    """Validation PSNR of one path of the supernet, rounded to its widths, with batch norms of its own."""
+    """Validation PSNR of one choice of the supernet, as it would be deployed, with batch norms of its own."""
     norms = [m for m in supernet.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     momenta = [m.momentum for m in norms]
     buffers = {name: buffer.clone() for name, buffer in supernet.named_buffers()}
+    rng = np.random.default_rng(seed_epoch(task.seed, "recalibration", 0))
     supernet.choose(choice)
     try:
         if norms:
             for m in norms:
                 m.reset_running_stats()
                 m.momentum = None  # a plain mean over the batches
-            rng = np.random.default_rng(seed_epoch(task.seed, "recalibration", 0))
-            supernet.noise.refresh()
             # The search has told already which images it leaves out.
             images = task.data.train.room_for(settings.crop, Silent().say)
             device = next(supernet.parameters()).device
