@@ -228,7 +228,7 @@ def test_a_search_can_be_stopped_after_any_epoch(
     epoch: int,
 ) -> None:
     run = tmp_path / "run"
-    interrupt_after("hwnas.searches.quantnas.search", epoch)
+    interrupt_after("hwnas.searches.differentiable.session", epoch)
     stopped = hwnas("search", *tiny, *SEARCH, "--out", run)
     assert stopped.code == 130
     assert not (run / "front.csv").exists()
