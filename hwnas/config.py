@@ -67,7 +67,7 @@ class RunConfig(BaseModel):
 
 
 def load_preset(name: str) -> dict[str, Any]:
-    """The settings of a preset, nested as in `RunConfig`; those of searches stand under ``searches`` by algorithm.
+    """The settings of a preset, nested as in `RunConfig`; those of one algorithm under its name in ``algorithms``.
 
     Raises:
         UsageError: for an unknown name.
@@ -136,8 +136,8 @@ def make_config(layers: Sequence[Mapping[str, Any]]) -> RunConfig:
     """The settings that the layers give together.
 
     Args:
-        layers: nested as in `RunConfig`, the later on top. ``searches`` holds what a layer has to say of each
-            algorithm, ``search`` what it says of whichever it is.
+        layers: nested as in `RunConfig`, the later on top. ``algorithms`` holds what a layer has to say of runs
+            of each, and the rest what it says of whichever it is.
 
     Raises:
         UsageError: naming the setting that is wrong.
@@ -153,16 +153,16 @@ def make_config(layers: Sequence[Mapping[str, Any]]) -> RunConfig:
 
 
 def _for_algorithm(layer: Mapping[str, Any], algorithm: str) -> Mapping[str, Any]:
-    """A layer with what its ``searches`` says of the algorithm beneath its ``search``."""
-    if "searches" not in layer:
+    """A layer with what its ``algorithms`` says of this one beneath the rest."""
+    if "algorithms" not in layer:
         return layer
-    searches = layer["searches"]
-    if not isinstance(searches, Mapping) or not all(isinstance(of_one, Mapping) for of_one in searches.values()):
-        raise UsageError("settings: searches: expected settings under the name of each algorithm")
-    if unknown := [name for name in searches if name not in SEARCHES]:
-        raise UsageError(f"settings: searches: no algorithm is called {unknown[0]!r}; there are: {', '.join(SEARCHES)}")
-    rest = {key: value for key, value in layer.items() if key != "searches"}
-    return merge({"search": searches.get(algorithm, {})}, rest)
+    each = layer["algorithms"]
+    if not isinstance(each, Mapping) or not all(isinstance(of_one, Mapping) for of_one in each.values()):
+        raise UsageError("settings: algorithms: expected settings under the name of each")
+    if unknown := [name for name in each if name not in SEARCHES]:
+        raise UsageError(f"settings: algorithms: there is no {unknown[0]!r}; there are: {', '.join(SEARCHES)}")
+    rest = {key: value for key, value in layer.items() if key != "algorithms"}
+    return merge(each.get(algorithm, {}), rest)
 
 
 def _unknown_setting(where: list[str], algorithm: str) -> str:

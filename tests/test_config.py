@@ -22,7 +22,7 @@ def test_later_settings_win_over_earlier_ones_and_leave_the_rest() -> None:
     config = make_config([preset, file, line])
     assert config.search.epochs == 9  # type: ignore[attr-defined]
     assert config.search.batch == 2  # type: ignore[attr-defined]
-    assert config.search.crop == preset["searches"]["quantnas"]["crop"]  # type: ignore[attr-defined]
+    assert config.search.crop == preset["algorithms"]["quantnas"]["search"]["crop"]  # type: ignore[attr-defined]
     assert config.seed == 3
     assert config.train.epochs == preset["train"]["epochs"]
     assert make_config([line, file]).search.epochs == 5  # type: ignore[attr-defined]
@@ -39,11 +39,14 @@ def test_a_preset_says_of_each_algorithm_what_concerns_it() -> None:
 
     SEARCHES.register("plain")(Plain())
     try:
-        settings = [{"searches": {"plain": {"tries": 20}, "quantnas": {"epochs": 1}}}, {"algorithm": "plain"}]
+        settings = [
+            {"algorithms": {"plain": {"search": {"tries": 20}}, "quantnas": {"search": {"epochs": 1}}}},
+            {"algorithm": "plain"},
+        ]
         assert make_config(settings).search == Plain.Settings(tries=20)
         assert make_config([*settings, {"search": {"tries": 30}}]).search == Plain.Settings(tries=30)
         assert make_config([load_preset("tiny"), {"algorithm": "plain"}]).search == Plain.Settings()
-        later = {"searches": {"plain": {"tries": 40}}}
+        later = {"algorithms": {"plain": {"search": {"tries": 40}}}}
         assert make_config([*settings, {"search": {"tries": 30}}, later]).search == Plain.Settings(tries=40)
         with pytest.raises(UsageError, match="there are: tries$"):
             make_config([*settings, {"search": {"epochs": 3}}])
@@ -128,12 +131,12 @@ def test_what_is_no_assignment_is_answered_with_how_to_write_one(text: str, mess
         ({"seed": "x"}, "settings: seed: "),
         ({"algorithm": ["quantnas"]}, "settings: algorithm: "),
         ({"search": 3}, "settings: search"),
-        ({"searches": [1]}, "settings: searches: expected settings under the name of each algorithm"),
-        ({"searches": None}, "settings: searches: expected"),
-        ({"searches": {"quantnas": 3}}, "settings: searches: expected"),
-        ({"searches": {"qnantnas": {"epochs": 3}}}, "settings: searches: no algorithm is called 'qnantnas'"),
-        ({"searches": {3: {}}}, "settings: searches: no algorithm is called 3"),
-        ({"searches": {"quantnas": {"epochz": 3}}}, r"no setting search\.epochz; did you mean epochs\?"),
+        ({"algorithms": [1]}, "settings: algorithms: expected settings under the name of each"),
+        ({"algorithms": None}, "settings: algorithms: expected"),
+        ({"algorithms": {"quantnas": 3}}, "settings: algorithms: expected"),
+        ({"algorithms": {"qnantnas": {"search": {"epochs": 3}}}}, "settings: algorithms: there is no 'qnantnas'"),
+        ({"algorithms": {3: {}}}, "settings: algorithms: there is no 3"),
+        ({"algorithms": {"quantnas": {"search": {"epochz": 3}}}}, r"no setting search\.epochz; did you mean epochs\?"),
         ({"algorithm": "darts"}, "no algorithm is called 'darts'; there are: .*quantnas"),
     ],
 )
@@ -228,4 +231,4 @@ def test_saved_settings_are_plain_yaml(tmp_path: Path) -> None:
     make_config([load_preset("tiny")]).save(tmp_path / "config.yaml")
     text = (tmp_path / "config.yaml").read_text()
     assert "!" not in text
-    assert yaml.safe_load(text)["search"]["epochs"] == load_preset("tiny")["searches"]["quantnas"]["epochs"]
+    assert yaml.safe_load(text)["search"]["epochs"] == load_preset("tiny")["algorithms"]["quantnas"]["search"]["epochs"]

@@ -150,7 +150,11 @@ def search_settings(
             "objectives": _objectives(objective),
             "min_psnr": min_psnr,
         },
-        "searches": {"quantnas": {"crop": crop}, "falsr": {"evaluation": {"crop": crop}}},
+        "algorithms": {
+            "quantnas": {"search": {"crop": crop}},
+            "falsr": {"search": {"evaluation": {"crop": crop}}},
+            "trilevel": {"search": {"crop": crop}},
+        },
         "train": {"crop": crop},
     }
     return _layers(preset, config, given, assignments)

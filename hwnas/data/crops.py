@@ -80,6 +80,27 @@ class ImagePairs:
             sizes, pixels = _in_memory(pairs, lengths)
         return cls(scale=scale, names=names, sizes=sizes, pixels=pixels)
 
+    def with_targets(self, make: Callable[[ImageArray], ImageArray], cache: Path) -> ImagePairs:
+        """The same low-resolution images, with what ``make`` makes of them in the place of the photographs.
+
+        Args:
+            make: uint8 ``[h, w, 3]`` to ``[h * scale, w * scale, 3]``.
+            cache: file that it is kept in; one that is there already is taken.
+
+        Raises:
+            HwnasError: if the file cannot be written.
+        """
+        lengths = [int(height * width) * 3 * (self.scale**2 + 1) for height, width in self.sizes]
+
+        def made() -> Iterator[Prepared]:
+            for i in range(len(self)):
+                lr, _ = self.pair(i)
+                hr = make(np.ascontiguousarray(lr.transpose(1, 2, 0))).transpose(2, 0, 1)
+                yield lr.shape[1:], np.concatenate([hr.ravel(), lr.ravel()])
+
+        sizes, pixels = _on_disk(cache, made(), lengths)
+        return ImagePairs(self.scale, self.names, sizes, pixels)
+
     def __len__(self) -> int:
         return len(self.names)
 

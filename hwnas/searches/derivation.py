@@ -9,8 +9,9 @@ gives a whole Pareto front from one search.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
@@ -128,19 +129,47 @@ def derive_front(
     unlimited = derive(log_probabilities, others)
     if unlimited is None:
         return []
+
+    def within(limit: float) -> dict[str, int] | None:
+        return derive(log_probabilities, [CostLimit(table, limit), *others])
+
+    def score(chosen: Mapping[str, int]) -> float:
+        return math.fsum(log_probabilities[layer][i] for layer, i in chosen.items())
+
     least = sum(min(costs) for costs in table.values())
-    most = CostLimit(table, math.inf).cost(unlimited)
+    return sweep(within, score, least, CostLimit(table, math.inf).cost(unlimited), points)
+
+
+Chosen = TypeVar("Chosen")
+
+
+def sweep(
+    within: Callable[[float], Chosen | None],
+    score: Callable[[Chosen], float],
+    least: float,
+    most: float,
+    points: int,
+) -> list[Chosen]:
+    """What is best as a limit rises.
+
+    Args:
+        within: the best choice within a limit.
+        score: of a choice.
+        least: what the cheapest choice costs.
+        most: what the best one costs.
+        points: number of limits, spaced geometrically.
+
+    Returns:
+        In ascending order of cost and of score; of equal scores, the one of the smallest limit.
+    """
     # The first limit is attained by the cheapest architecture alone (which may cost nothing), the last by the most
     # probable one; between the two, rounding does not matter.
     limits = [least, *np.geomspace(max(least, most * 1e-6), most, points)[1:-1], most] if most > least else [least]
-    front: list[dict[str, int]] = []
+    front: list[Chosen] = []
     best = -math.inf
     for limit in limits:
-        chosen = derive(log_probabilities, [CostLimit(table, float(limit)), *others])
-        if chosen is None:
-            continue
-        score = math.fsum(log_probabilities[layer][i] for layer, i in chosen.items())
-        if score > best + SAME_SCORE:
+        chosen = within(float(limit))
+        if chosen is not None and score(chosen) > best + SAME_SCORE:
             front.append(chosen)
-            best = score
+            best = score(chosen)
     return front

@@ -2,7 +2,8 @@
 
 import hwnas.spaces.falsr
 import hwnas.spaces.quantnas
-import hwnas.spaces.trilevel  # noqa: F401  all of them register what they have
+import hwnas.spaces.trilevel
+import hwnas.spaces.trilevel_networks  # noqa: F401  all of them register what they have
 from hwnas.spaces.named import NAMED, named_architecture
 from hwnas.spaces.space import SPACES, LayerwiseSpace, SearchSpace, SpaceOptions
 

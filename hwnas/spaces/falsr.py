@@ -234,17 +234,15 @@ class FALSRSpace(SearchSpace):
 
 
 def _space(name: str, colour: str, options: SpaceOptions) -> SearchSpace:
-    for option in ("channels", "adadm"):
-        if getattr(options, option):
-            raise UsageError(f"space {name} has no {option} to set; leave it out")
+    given = options.given(name, ("cells",))
     if options.bits is not None and len(options.bits) != 1:
         raise UsageError(f"space {name} has one bit width for all layers; give --bits one: --bits 8")
     (width,) = options.bits or (FLOAT_BITS,)
-    given = {"cells": options.cells, "enlargement": options.scale}
-    fields = {field: value for field, value in given.items() if value is not None}
+    if options.scale is not None:
+        given["enlargement"] = options.scale
     try:
         space = FALSRSpace.model_validate(
-            {"name": name, "colour": colour, "bicubic": options.bicubic, "width": width} | fields
+            {"name": name, "colour": colour, "bicubic": options.bicubic, "width": width} | given
         )
         space.first.with_bits(width)  # which refuses what is no width
     except ValidationError as error:

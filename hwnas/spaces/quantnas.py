@@ -76,8 +76,9 @@ def _space(
     options: SpaceOptions,
 ) -> LayerwiseSpace:
     bits = tuple(sorted(set(options.bits or bits)))
-    set_by_user = {"scale": options.scale, "channels": options.channels, "cells": options.cells, "adadm": options.adadm}
-    fields = {"adadm": adadm} | {name: value for name, value in set_by_user.items() if value is not None}
+    fields = {"adadm": adadm, **options.given(name, ("channels", "cells", "adadm"))}
+    if options.scale is not None:
+        fields["scale"] = options.scale
     try:
         wiring = QuantNASWiring.model_validate(fields | {"bicubic": options.bicubic})
         choices = {

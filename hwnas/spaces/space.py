@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Annotated
+from collections.abc import Callable, Collection, Mapping
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, model_validator
 
@@ -127,6 +127,11 @@ class SpaceOptions(BaseModel):
         bits: widths to choose from, in 2..8 and 32.
         adadm: AdaDM residuals.
         bicubic: add the bicubic enlargement of the input to the output.
+        widths: channels that layers within a cell may write, where these are chosen.
+        operators: names of the operators that a layer may be, where there is a choice of them.
+        layers: of a cell.
+        network: how paths through cells and upsamplings are searched: ``tree``, ``trellis`` or ``fixed``.
+        path: the one path of a ``fixed`` network, 0 for a cell and 1 for an upsampling.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -137,6 +142,27 @@ class SpaceOptions(BaseModel):
     bits: tuple[int, ...] | None = None
     adadm: bool | None = None
     bicubic: bool = False
+    widths: tuple[int, ...] | None = None
+    operators: tuple[str, ...] | None = None
+    layers: int | None = None
+    network: str | None = None
+    path: tuple[int, ...] | None = None
+
+    def given(self, space: str, taken: Collection[str]) -> dict[str, Any]:
+        """The options that the user has set, but for those that all spaces have: scale, bits and bicubic.
+
+        Args:
+            space: name of the space that asks.
+            taken: options that it has besides.
+
+        Raises:
+            UsageError: if one is set that it does not have.
+        """
+        there = {name: value for name, value in self if value is not None and name not in ("scale", "bits", "bicubic")}
+        # What is switched off is off where it is not there.
+        if others := [name for name, value in there.items() if value and name not in taken]:
+            raise UsageError(f"space {space} has no {others[0]} to set; leave it out")
+        return {name: value for name, value in there.items() if name in taken}
 
 
 SPACES: Registry[Callable[[SpaceOptions], SearchSpace]] = Registry("space", "hwnas.spaces")

@@ -1,128 +1,202 @@
-"""The search space of TrilevelNAS (section 2): a path, operators and widths; and the networks found in it, and AGD."""
+"""The search space of TrilevelNAS (section 2): a path, the operator of each layer, and the channels between them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import random
+from functools import cached_property
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import Field, ValidationError, model_validator
 
 from hwnas.architecture import Architecture
-from hwnas.errors import UsageError
+from hwnas.errors import UsageError, first_problem
 from hwnas.networks.nearest import factors
-from hwnas.networks.trilevel import CELL, UPSAMPLE, Backbone, TrilevelWiring
+from hwnas.networks.trilevel import CELL, Backbone, TrilevelWiring
 from hwnas.operators import FLOAT_BITS, OperatorSpec
-from hwnas.spaces.named import NAMED
+from hwnas.spaces.paths import NetworkLevel, Path, PathGraph, candidate_paths
+from hwnas.spaces.space import SPACES, SearchSpace, SpaceOptions
+from hwnas.spaces.trilevel_networks import OPERATORS, WIDTHS, assemble, layer_spec
 
-EXPANSION = 4
-"""Channels inside a depthwise block, as a multiple of those that it reads."""
-
-WIDTHS = (24, 32, 40, 56, 64)
-"""Channels that a layer may write, as published."""
-
-OPERATORS: tuple[dict[str, Any], ...] = (
-    {"kind": "conv_cell", "kernel": 1},
-    {"kind": "conv_cell", "kernel": 3},
-    {"kind": "residual_block", "kernel": 3},
-    {"kind": "depthwise_block", "kernel": 3},
-)
-"""The four operators of a layer: ``skip``, ``conv3x3``, ``residual`` and ``dwsblock``; bias-free, rectified."""
+PUBLISHED_CHANNELS = 64
 
 
-def layer_spec(operator: int, read: int, written: int, signed: bool, bits: int = FLOAT_BITS) -> OperatorSpec:
-    """A layer of a cell.
+class CellChoice(NamedTuple):
+    """What is chosen of a cell.
 
-    Args:
-        operator: index in `OPERATORS`.
-        read: channels that it reads.
-        written: channels that it writes.
-        signed: whether what it reads may be negative, as of the first layer of a cell.
-        bits: of weights and activations.
+    Attributes:
+        operators: index of each layer's operator.
+        widths: index of the width of each layer but the last.
     """
-    fields = dict(OPERATORS[operator])
-    if fields["kind"] == "depthwise_block":
-        fields["hidden"] = EXPANSION * read
-    fields["activation"] = "none" if signed else "rectified"
-    return OperatorSpec(in_channels=read, out_channels=written, weight_bits=bits, activation_bits=bits, **fields)
+
+    operators: tuple[int, ...]
+    widths: tuple[int, ...]
 
 
-def end_spec(name: str, read: int, written: int, bits: int = FLOAT_BITS) -> OperatorSpec:
-    """A convolution outside cells, by the name of its slot: all have biases, and read signed maps but for the stem."""
-    return OperatorSpec(
-        kind="conv",
-        in_channels=read,
-        out_channels=written,
-        activation="rectified" if name == "stem" else "none",
-        bias=True,
-        weight_bits=bits,
-        activation_bits=bits,
-    )
+class TrilevelSpace(SearchSpace):
+    """Paths x operators x widths.
 
-
-def assemble(
-    name: str, wiring: TrilevelWiring, operators: Sequence[Sequence[int]], bits: int = FLOAT_BITS
-) -> Architecture:
-    """The network of a wiring with these operators in its cells.
-
-    Args:
-        name: for people.
-        wiring: path and widths.
-        operators: of each cell, the index of each layer's.
-        bits: of all layers.
-
-    Raises:
-        ValidationError: if they are not those of a network.
+    Attributes:
+        backbone: of the networks; see `TrilevelWiring`.
+        network: how paths are searched.
+        path: the only one, where the network is ``fixed``.
+        cells: most cells of a path.
+        layers: of a cell.
+        channels: width of the network between cells.
+        widths: channels that the layers within a cell may write, ascending; the first of as many of a kernel.
+        operators: names of what a layer may be.
+        enlargement: the scale.
+        trunk: as of `TrilevelWiring`.
+        bicubic: the bicubic enlargement is added to the output.
+        width: bits of all layers.
     """
-    specs = {}
-    for slot in wiring.slots:
-        kind, *place = slot.name.split(".")
-        if kind == "cell":
-            cell, layer = map(int, place)
-            sizes = slot.in_channels, slot.out_channels
-            specs[slot.name] = layer_spec(operators[cell][layer], *sizes, signed=layer == 0, bits=bits)
+
+    backbone: Backbone = "a"
+    network: NetworkLevel = "tree"
+    path: tuple[Annotated[int, Field(ge=0, le=1)], ...] | None = Field(default=None, min_length=1, max_length=16)
+    cells: int = Field(default=5, gt=0, le=8)
+    layers: int = Field(default=5, ge=2, le=16)
+    channels: int = Field(default=PUBLISHED_CHANNELS, gt=0, le=1024)
+    widths: tuple[int, ...] = Field(default=WIDTHS, min_length=1)
+    operators: tuple[str, ...] = Field(default=OPERATORS, min_length=1)
+    enlargement: Literal[2, 3, 4] = 4
+    trunk: bool = False
+    bicubic: bool = False
+    width: int = FLOAT_BITS
+
+    @model_validator(mode="after")
+    def _makes_networks(self) -> TrilevelSpace:
+        if (self.path is not None) != (self.network == "fixed"):
+            raise ValueError("path is of network 'fixed', which has no other; give both, or neither")
+        if list(self.widths) != sorted(set(self.widths)) or self.widths[0] < 1:
+            raise ValueError(f"widths are {list(self.widths)}; give each once, ascending")
+        if self.widths[-1] > self.channels:
+            raise ValueError(
+                f"widths go up to {self.widths[-1]}, and channels are {self.channels}; they are the first of as many"
+            )
+        if len(set(self.operators)) != len(self.operators):
+            raise ValueError(f"operators are {list(self.operators)}; name each once")
+        # Whatever cannot be built is found now: any operator may stand between any two widths.
+        for operator in self.operators:
+            for read in (self.channels, *self.widths):
+                for written in (self.channels, *self.widths):
+                    layer_spec(operator, read, written, False, self.width)
+        self.architecture(self.graph.paths[0], [self._first_cell] * self.graph.paths[0].count(CELL))
+        return self
+
+    @cached_property
+    def graph(self) -> PathGraph:
+        """All paths, and what they are made of."""
+        if self.path is not None:
+            paths: tuple[Path, ...] = (self.path,)
         else:
-            specs[slot.name] = end_spec(slot.name, slot.in_channels, slot.out_channels, bits)
-    return Architecture(name=name, wiring=wiring, operators=specs)
+            paths = candidate_paths(self.network, self.backbone, self.cells, self.enlargement)  # type: ignore[arg-type]
+        steps = factors(self.enlargement) if self.backbone == "a" else (1,) * 16
+        return PathGraph(paths, self.network == "trellis", steps)
 
+    @property
+    def scale(self) -> int:
+        return self.enlargement
 
-PUBLISHED: dict[str, tuple[Backbone, str, str, str]] = {
-    "trilevel-a": (
-        "a",
-        "000101",
-        "01001 33312 00103 11011",
-        "64-24-24-24 32-32-64-24 64-64-40-32 24-64-32-32",
-    ),
-    "trilevel-b": ("b", "000", "30333 30131 20000", "32-32-24-40 24-56-24-24 64-24-24-24"),
-    "agd": (
-        "a",
-        "0000011",
-        "00000 33212 00000 13332 00000",
-        "24-24-24-24 24-24-64-24 24-24-24-24 32-32-24-24 24-24-24-24",
-    ),
-}
-"""Backbone, path, operators and widths of each cell, as published (TrilevelNAS, table 1; AGD, released genotype)."""
+    @property
+    def _size_of_cell(self) -> int:
+        choices: int = len(self.operators) ** self.layers * len(self.widths) ** (self.layers - 1)
+        return choices
 
+    @property
+    def size(self) -> int:
+        return sum(self._size_of_cell ** path.count(CELL) for path in self.graph.paths)
 
-def _published(name: str) -> Callable[[int | None, bool], Architecture]:
-    backbone, path, operators, widths = PUBLISHED[name]
+    @property
+    def bits(self) -> tuple[int, ...]:
+        return (self.width,)
 
-    def build(scale: int | None, bicubic: bool) -> Architecture:
-        enlargement = scale or 4
-        steps = [int(step) for step in path]
-        if name == "agd":  # cells first, and as many upsamplings as it takes
-            steps = [CELL] * steps.count(CELL) + [UPSAMPLE] * len(factors(enlargement))
-        elif backbone == "a" and enlargement != 4:
-            raise UsageError(f"{name} upsamples between its cells, twice by 2: it is of --scale 4")
+    @property
+    def _first_cell(self) -> CellChoice:
+        return CellChoice((0,) * self.layers, (0,) * (self.layers - 1))
+
+    @property
+    def first(self) -> Architecture:
+        """The shortest path, with the first operators and widths."""
+        path = self.graph.paths[0]
+        return self.architecture(path, [self._first_cell] * path.count(CELL))
+
+    def sample(self, rng: random.Random) -> Architecture:
+        weights = [float(self._size_of_cell ** path.count(CELL)) for path in self.graph.paths]
+        (path,) = rng.choices(self.graph.paths, weights)
+
+        def cell() -> CellChoice:
+            operators = tuple(rng.randrange(len(self.operators)) for _ in range(self.layers))
+            return CellChoice(operators, tuple(rng.randrange(len(self.widths)) for _ in range(self.layers - 1)))
+
+        return self.architecture(path, [cell() for _ in range(path.count(CELL))])
+
+    def architecture(self, path: Path, cells: list[CellChoice], name: str | None = None) -> Architecture:
+        """The network of a path with these cells, in the order of computation."""
         wiring = TrilevelWiring(
-            scale=enlargement,  # type: ignore[arg-type]
-            backbone=backbone,
-            path=tuple(steps),
-            widths=tuple(tuple(map(int, cell.split("-"))) for cell in widths.split()),
-            trunk=name == "agd",
-            bicubic=bicubic,
+            scale=self.enlargement,
+            backbone=self.backbone,
+            path=path,
+            channels=self.channels,
+            widths=tuple(tuple(self.widths[i] for i in cell.widths) for cell in cells),
+            trunk=self.trunk,
+            bicubic=self.bicubic,
         )
-        return assemble(name, wiring, [[*map(int, cell)] for cell in operators.split()])
+        operators = [[self.operators[i] for i in cell.operators] for cell in cells]
+        return assemble(name or self.name, wiring, operators, self.width)
 
-    return build
+    def layer(self, operator: int, read: int | None, written: int | None, first: bool) -> OperatorSpec:
+        """A layer of a cell.
+
+        Args:
+            operator: index of its operator.
+            read: index of the width that it reads; None for that of the network.
+            written: the same of what it writes.
+            first: whether it is the first of its cell.
+        """
+        reads, writes = (self.channels if i is None else self.widths[i] for i in (read, written))
+        return layer_spec(self.operators[operator], reads, writes, signed=first, bits=self.width)
 
 
-for _name in PUBLISHED:
-    NAMED.register(_name)(_published(_name))
+def _space(name: str, options: SpaceOptions, taken: tuple[str, ...], **own: Any) -> SearchSpace:
+    if options.bits is not None and len(options.bits) != 1:
+        raise UsageError(f"space {name} has one bit width for all layers; give --bits one: --bits 8")
+    fields = {"name": name, "bicubic": options.bicubic, **own, **options.given(name, taken)}
+    if options.scale is not None:
+        fields["enlargement"] = options.scale
+    fields["width"] = (options.bits or (FLOAT_BITS,))[0]
+    # A list that is not set follows the width of the network.
+    if "channels" in fields and "widths" not in fields:
+        share = [width * fields["channels"] // PUBLISHED_CHANNELS for width in WIDTHS]
+        fields["widths"] = tuple(sorted({max(1, width) for width in share}))
+    try:
+        return TrilevelSpace.model_validate(fields)
+    except ValidationError as error:
+        raise UsageError(f"space {name}: {first_problem(error)}") from error
+
+
+_CELLS = ("layers", "channels", "widths", "operators")
+
+
+@SPACES.register("trilevel-a")
+def trilevel_a(options: SpaceOptions) -> SearchSpace:
+    """Backbone A: upsampling anywhere, as many cells before and after as it takes."""
+    return _space("trilevel-a", options, ("network", "path", "cells", *_CELLS), backbone="a")
+
+
+@SPACES.register("trilevel-b")
+def trilevel_b(options: SpaceOptions) -> SearchSpace:
+    """Backbone B: all at low resolution, and a pixel shuffle."""
+    return _space("trilevel-b", options, ("network", "path", "cells", *_CELLS), backbone="b")
+
+
+@SPACES.register("autodeeplab")
+def autodeeplab(options: SpaceOptions) -> SearchSpace:
+    """Backbone A, its paths searched as a trellis (AutoDeepLab): always all cells."""
+    return _space("autodeeplab", options, ("cells", *_CELLS), backbone="a", network="trellis")
+
+
+@SPACES.register("agd")
+def agd(options: SpaceOptions) -> SearchSpace:
+    """AGD: its path is fixed, cells first, with a skip around all of them."""
+    path = (CELL,) * (options.cells or 5) + (1 - CELL,) * len(factors(options.scale or 4))
+    return _space("agd", options, ("cells", *_CELLS), backbone="a", network="fixed", path=path, trunk=True)

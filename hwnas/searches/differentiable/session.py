@@ -80,20 +80,20 @@ class Session(ABC, Generic[Space, Settings, Relaxed]):
         return None
 
     def begin_step(self, progress: float) -> None:
-        """Called before each alpha step; ``progress`` is the share of them that are then taken, in (0, 1]."""
+        """Called before each alpha step, and at the end, with the share of them that are taken then, in (0, 1]."""
         return None
 
-    def distance(self, made: Tensor, wanted: Tensor) -> Tensor:
-        """The loss of the task: a scalar."""
-        return functional.l1_loss(made, wanted)
+    def learning_rate(self, epoch: int, step: int) -> float:
+        """Of the weights; ``step`` counts from the first of all epochs."""
+        return self.settings.learning_rate * cosine(step, self.settings.epochs * self.settings.steps_per_epoch)
 
-    def alpha_loss(self, lr: Tensor, hr: Tensor) -> Tensor:
-        """The task's loss in an alpha step: a scalar."""
-        return self.distance(self.network(lr), hr)
+    def alpha_losses(self, lr: Tensor, hr: Tensor) -> Iterator[Tensor]:
+        """The task's losses in an alpha step, whose gradients are added up, one after the other: scalars."""
+        yield functional.l1_loss(self.network(lr), hr)
 
     def weight_losses(self, lr: Tensor, hr: Tensor) -> Iterator[Tensor]:
-        """The losses of a weight step, whose gradients are added up, one after the other: scalars."""
-        yield self.distance(self.network(lr), hr)
+        """The same in a weight step."""
+        yield functional.l1_loss(self.network(lr), hr)
 
     # What they share
 
@@ -120,7 +120,8 @@ class Session(ABC, Generic[Space, Settings, Relaxed]):
                     for pressure in self.pressures:
                         pressure.tighten(progress)
                     self._alpha_step(rng, epoch, where)
-                total += self._weight_step(rng, epoch * per_epoch + i, where)
+                rate = self.learning_rate(epoch, epoch * per_epoch + i)
+                total += self._weight_step(rng, rate, where)
                 bar.advance(epoch=f"{epoch + 1}/{settings.epochs}", loss=f"{total / (i + 1):.4f}", **self._figures())
             relaxed = self._relaxed()
             scalars = {"loss": total / per_epoch, "validation_psnr": self.validation.psnr(self.supernet)}
@@ -141,6 +142,8 @@ class Session(ABC, Generic[Space, Settings, Relaxed]):
             )
             self.epoch = epoch + 1
             save_state(self.task.run.search_state, self._state())
+        # A search that is resumed when all its epochs are over has taken no step.
+        self.begin_step(1.0)
         writer.close()
 
     def _crops(self, rng: np.random.Generator, half: int) -> tuple[Tensor, Tensor]:
@@ -150,20 +153,20 @@ class Session(ABC, Generic[Space, Settings, Relaxed]):
         return lr.contiguous(memory_format=torch.channels_last), hr
 
     def _alpha_step(self, rng: np.random.Generator, epoch: int, where: str) -> None:
-        loss = self.alpha_loss(*self._crops(rng, 1))
-        relaxed = self.supernet.relaxed()
-        for pressure in self.pressures:
-            loss = loss + pressure.loss(relaxed)
-        loss = loss + self.regulariser(relaxed, epoch)
-        require_finite(loss, where, "search.alpha_learning_rate")
         self.alphas.zero_grad()
-        # The gradients of the weights are not asked for, so they are not computed.
-        self.fabric.backward(loss, inputs=list(self.supernet.alphas))
+        for i, loss in enumerate(self.alpha_losses(*self._crops(rng, 1))):
+            if i == 0:
+                relaxed = self.supernet.relaxed()
+                for pressure in self.pressures:
+                    loss = loss + pressure.loss(relaxed)
+                loss = loss + self.regulariser(relaxed, epoch)
+            require_finite(loss, where, "search.alpha_learning_rate")
+            # The gradients of the weights are not asked for, so they are not computed.
+            self.fabric.backward(loss, inputs=list(self.supernet.alphas))
         self.alphas.step()
 
-    def _weight_step(self, rng: np.random.Generator, step: int, where: str) -> float:
+    def _weight_step(self, rng: np.random.Generator, rate: float, where: str) -> float:
         settings = self.settings
-        rate = settings.learning_rate * cosine(step, settings.epochs * settings.steps_per_epoch)
         set_learning_rate(self.weights, rate)
         self.weights.zero_grad()
         values = []
