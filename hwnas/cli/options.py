@@ -79,6 +79,16 @@ Objective = Annotated[
     ),
 ]
 MinPsnr = Annotated[float | None, typer.Option("--min-psnr", help="falsr: least PSNR in dB, after the short training.")]
+Teacher = Annotated[
+    str | None,
+    typer.Option(
+        "--teacher", metavar="NAME|RUN", help="Whose output is the target instead of the photographs: esrgan."
+    ),
+]
+TeacherWeights = Annotated[
+    Path | None,
+    typer.Option("--teacher-weights", help="File of a published teacher's weights, .safetensors or .pth."),
+]
 Crop = Annotated[int | None, typer.Option("--crop", help="Side of the training crops in low-resolution pixels.")]
 Activations = Annotated[
     str | None, typer.Option("--activations", help="Activation quantiser: learned or hwgq.", show_default="learned")
@@ -125,6 +135,8 @@ def search_settings(
     penalty: Penalty = None,
     objective: Objective = None,
     min_psnr: MinPsnr = None,
+    teacher: Teacher = None,
+    teacher_weights: TeacherWeights = None,
     crop: Crop = None,
     config: ConfigFile = None,
     assignments: Set = None,
@@ -149,6 +161,7 @@ def search_settings(
             "penalty": penalty,
             "objectives": _objectives(objective),
             "min_psnr": min_psnr,
+            "teacher": _teacher(teacher, teacher_weights),
         },
         "algorithms": {
             "quantnas": {"search": {"crop": crop}},
@@ -220,6 +233,8 @@ def training_settings(
     seed: Seed = None,
     bicubic: Bicubic = None,
     activations: Activations = None,
+    teacher: Teacher = None,
+    teacher_weights: TeacherWeights = None,
     crop: Crop = None,
     config: ConfigFile = None,
     assignments: Set = None,
@@ -230,7 +245,7 @@ def training_settings(
         "data": _absolute(data),
         "seed": seed,
         "space": {"scale": scale, "bicubic": bicubic},
-        "train": {"crop": crop, "activations": activations},
+        "train": {"crop": crop, "activations": activations, "teacher": _teacher(teacher, teacher_weights)},
     }
     return _layers(preset, config, given, assignments)
 
@@ -253,6 +268,13 @@ def takes_settings(read: Callable[..., Layers]) -> Callable[[Callable[..., None]
         return with_options
 
     return decorate
+
+
+def _teacher(network: str | None, weights: Path | None) -> dict[str, Any]:
+    """Settings of a teacher; its weights alone are of the published one."""
+    named = network is not None and Path(network).exists()
+    path = None if weights is None else str(weights.resolve())
+    return {"network": str(Path(network or "").resolve()) if named else network, "weights": path}
 
 
 def _absolute(data: str | None) -> str | None:

@@ -66,22 +66,23 @@ class PathGraph:
 
     @cached_property
     def _placed(self) -> tuple[tuple[PathModule, ...], tuple[tuple[int, ...], ...]]:
-        numbers: dict[PathModule, int] = {}
-        members = []
+        by_path = []
         for path in self.paths:
             resolution, mine = 1, []
             for i, kind in enumerate(path):
                 factor = self.factors[path[:i].count(UPSAMPLE)] if kind == UPSAMPLE else 1
                 resolution *= factor
                 source, target = (self.nodes[self._node(path[:end])] for end in (i, i + 1))
-                module = PathModule(kind, source, target, factor, resolution)
-                mine.append(numbers.setdefault(module, len(numbers)))
-            members.append(tuple(mine))
-        return tuple(numbers), tuple(members)
+                mine.append(PathModule(kind, source, target, factor, resolution))
+            by_path.append(mine)
+        # All that a node is made of comes before all that reads it.
+        modules = sorted({module for mine in by_path for module in mine}, key=lambda m: (m.source, m.target))
+        numbers = {module: i for i, module in enumerate(modules)}
+        return tuple(modules), tuple(tuple(numbers[module] for module in mine) for mine in by_path)
 
     @property
     def modules(self) -> tuple[PathModule, ...]:
-        """All modules, each once."""
+        """All modules, each once, in an order in which each comes after all that its node is made of."""
         return self._placed[0]
 
     @property

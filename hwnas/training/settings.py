@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from hwnas.training.distance import DistanceSettings
+from hwnas.training.teacher import TeacherSettings
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
@@ -18,8 +22,12 @@ class TrainSettings(BaseModel):
         batch: crops a step.
         crop: side of the low-resolution crops in pixels.
         learning_rate: of Adam; None for the published 1e-4 (quantised) or 1e-3 (float).
-        schedule: ``cosine`` to zero, or ``step`` (x 0.7 every tenth of the epochs, as published for float networks);
-            None for cosine if quantised and step if not.
+        schedule: ``cosine`` to zero, ``step`` (x 0.7 every tenth of the epochs, as published for float networks of
+            QuantNAS), or ``halving`` (x 0.5 every quarter, as published for TrilevelNAS); None for cosine if quantised
+            and step if not.
+        weights: trained weights to start from, of the same architecture in float: a second stage, of another distance.
+        teacher: whose output is the target; None for the photographs.
+        distance: what the loss is made of.
         weight_decay: of all parameters.
         gradient_clip: largest norm of the gradient.
         activations: quantiser of the activations: ``learned`` scales, or ``hwgq``'s constant ones as published.
@@ -35,7 +43,10 @@ class TrainSettings(BaseModel):
     batch: int = Field(default=16, gt=0)
     crop: int = Field(default=45, ge=4)
     learning_rate: float | None = Field(default=None, gt=0)
-    schedule: Literal["cosine", "step"] | None = None
+    schedule: Literal["cosine", "step", "halving"] | None = None
+    weights: Path | None = None
+    teacher: TeacherSettings | None = None
+    distance: DistanceSettings = DistanceSettings()
     weight_decay: float = Field(default=3e-7, ge=0)
     gradient_clip: float = Field(default=5.0, gt=0)
     activations: Literal["learned", "hwgq"] = "learned"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from hwnas.architecture import Architecture
 from hwnas.checkpoints import NetworkRecord, load_network, load_state, save_network, save_state
@@ -15,12 +15,15 @@ from hwnas.data.sources import TrainingData
 from hwnas.errors import HwnasError
 from hwnas.inference import Validation
 from hwnas.networks.adadm import freeze_normalisation, is_data_dependent
+from hwnas.operators import FLOAT_BITS
 from hwnas.operators.layers import FloatLayers
 from hwnas.progress import Progress
 from hwnas.quantization.placement import Placement
 from hwnas.run_directory import RunDirectory
 from hwnas.training.common import cosine, make_fabric, require_finite, seed_epoch, set_learning_rate
+from hwnas.training.distance import Distance
 from hwnas.training.settings import TrainSettings
+from hwnas.training.teacher import Teacher
 
 STEP_FACTOR = 0.7
 
@@ -42,6 +45,8 @@ def learning_rate(architecture: Architecture, settings: TrainSettings, step: int
     steps = settings.epochs * settings.steps_per_epoch
     if schedule == "cosine":
         return base * cosine(step, steps)
+    if schedule == "halving":
+        return float(base * 0.5 ** (4 * step // steps))
     return float(base * STEP_FACTOR ** (10 * step // steps))
 
 
@@ -66,11 +71,17 @@ def train(
     """
     from torch.utils.tensorboard import SummaryWriter
 
+    teacher = None if settings.teacher is None else Teacher(settings.teacher, architecture.scale)
+    if teacher is not None:
+        data = teacher.prepared(data, progress)
     images = data.train.room_for(settings.crop, progress.say)
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     fabric = make_fabric(settings.precision)
     seed_epoch(seed, "weights", 0)
     network = build_for_training(architecture, settings, placement)
+    if settings.weights is not None:
+        _start_from(settings.weights, architecture, network)
+    distance = Distance(settings.distance, fabric.device)
     # Set up before a state is loaded, which then goes to the device that the parameters are on.
     adam = torch.optim.Adam(network.parameters(), lr=1.0, weight_decay=settings.weight_decay)
     wrapped, optimizer = fabric.setup(network, adam)
@@ -105,7 +116,7 @@ def train(
             rate = learning_rate(architecture, settings, epoch * settings.steps_per_epoch + i)
             set_learning_rate(optimizer, rate)
             lr, hr = fabric.to_device(data.train.sample(rng, settings.batch, settings.crop, images))
-            loss = functional.l1_loss(wrapped(lr), hr)
+            loss = distance(wrapped(lr), hr if teacher is None else teacher.target(lr, hr))
             total += require_finite(loss, f"epoch {epoch + 1}, step {i + 1}", "train.learning_rate")
             optimizer.zero_grad()
             fabric.backward(loss)
@@ -141,6 +152,19 @@ def train(
         )
     writer.close()
     return best
+
+
+def _start_from(path: Path, architecture: Architecture, network: nn.Module) -> None:
+    """Give a network that is to be trained the weights of one that was.
+
+    Raises:
+        HwnasError: if they are of another architecture.
+    """
+    record, trained = load_network(path)
+    if record.architecture.with_bits(FLOAT_BITS).fingerprint != architecture.with_bits(FLOAT_BITS).fingerprint:
+        raise HwnasError(f"{path} is of another architecture ({record.architecture.name}); name weights of this one")
+    # What a float network lacks are the quantisers.
+    network.load_state_dict(trained.state_dict(), strict=False)
 
 
 def _require_weights(run: RunDirectory, epochs: int, placement: Placement) -> None:
