@@ -23,7 +23,7 @@ def leaky(convolution: nn.Module) -> nn.Sequential:
 
 def enlarge(factor: int, convolution: nn.Module) -> nn.Sequential:
     """[B, C, H, W] to [B, C, factor * H, factor * W]: pixels are repeated, and convolved."""
-    return nn.Sequential(nn.Upsample(scale_factor=factor), *leaky(convolution))
+    return nn.Sequential(Edge(), nn.Upsample(scale_factor=factor), *leaky(convolution))
 
 
 def header_slots(channels: int, scale: int) -> tuple[Slot, Slot]:

@@ -27,7 +27,7 @@ _PUBLISHED = (
     (rf"{_DENSE_BRANCH}\.inner\.(\d+)\.0", "RRDB_trunk.{}.RDB{}.conv{}", "body.{}.rdb{}.conv{}"),
     (rf"{_DENSE_BRANCH}\.last", "RRDB_trunk.{}.RDB{}.conv5", "body.{}.rdb{}.conv5"),
     (r"body\.branch\.1", "trunk_conv", "conv_body"),
-    (r"rest\.(\d+)\.1", "upconv{}", "conv_up{}"),
+    (r"rest\.(\d+)\.2", "upconv{}", "conv_up{}"),
     (r"header\.hr\.0", "HRconv", "conv_hr"),
     (r"header\.tail", "conv_last", "conv_last"),
 )
