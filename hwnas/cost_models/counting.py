@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -16,6 +14,7 @@ from hwnas.errors import HwnasError
 from hwnas.operators import OperatorSpec, build_operator
 from hwnas.operators.layers import FloatLayers
 from hwnas.sizes import Size
+from hwnas.threads import threads
 
 LARGEST_OPERATOR = 50_000_000
 """Parameters up to which an operator is traced: it is built for that, and a file may state any size."""
@@ -42,17 +41,6 @@ def traced_macs(network: nn.Module, channels: int, size: Size) -> int:
     return int(analysis.by_operator()["conv"])
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """For maps of a few pixels: threads would mostly wait for each other, on a busy machine fifteen times as long."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 @cache
 def _macs_per_pixel_and_constant(twin: OperatorSpec) -> tuple[int, int]:
     # Tracing runs the operator, which at 1024x1024 takes seconds. Operators keep the resolution, so that their MACs
@@ -60,7 +48,7 @@ def _macs_per_pixel_and_constant(twin: OperatorSpec) -> tuple[int, int]:
     if (parameters := _operator_parameters(twin)) > LARGEST_OPERATOR:
         raise HwnasError(f"operator {twin.label} has {parameters:,} parameters, too many to be traced")
     network = build_operator(twin, FloatLayers())
-    with _one_thread():
+    with threads(1):  # maps of a few pixels: more would mostly wait for each other
         small, large = (traced_macs(network, twin.in_channels, (side, side)) for side in _TRACED)
     per_pixel = (large - small) // (_TRACED[1] ** 2 - _TRACED[0] ** 2)
     return per_pixel, small - per_pixel * _TRACED[0] ** 2

@@ -14,10 +14,12 @@ from torch.nn import functional
 from hwnas.checkpoints import load_state, save_state
 from hwnas.errors import HwnasError
 from hwnas.inference import Validation
+from hwnas.progress import Task
 from hwnas.searches.base import SearchTask, Space
 from hwnas.searches.differentiable.pressure import Pressure, Relaxed
 from hwnas.searches.differentiable.settings import DifferentiableSettings
 from hwnas.searches.differentiable.supernet import Supernet
+from hwnas.threads import threads
 from hwnas.training.common import cosine, make_fabric, require_finite, seed_epoch, set_learning_rate
 
 Settings = TypeVar("Settings", bound=DifferentiableSettings)
@@ -110,21 +112,10 @@ class Session(ABC, Generic[Space, Settings, Relaxed]):
             rng = np.random.default_rng(seed_epoch(self.task.seed, "search", epoch))
             self.begin_epoch(epoch)
             self.network.train()
-            total = 0.0
-            for i in range(per_epoch):
-                where = f"epoch {epoch + 1}, step {i + 1} of the search"
-                if searching:
-                    begun, step = settings.warmup_epochs * per_epoch, epoch * per_epoch + i
-                    progress = (step + 1 - begun) / (settings.epochs * per_epoch - begun)
-                    self.begin_step(progress)
-                    for pressure in self.pressures:
-                        pressure.tighten(progress)
-                    self._alpha_step(rng, epoch, where)
-                rate = self.learning_rate(epoch, epoch * per_epoch + i)
-                total += self._weight_step(rng, rate, where)
-                bar.advance(epoch=f"{epoch + 1}/{settings.epochs}", loss=f"{total / (i + 1):.4f}", **self._figures())
+            with threads(settings.threads):
+                mean = self._steps(epoch, rng, bar)
             relaxed = self._relaxed()
-            scalars = {"loss": total / per_epoch, "validation_psnr": self.validation.psnr(self.supernet)}
+            scalars = {"loss": mean, "validation_psnr": self.validation.psnr(self.supernet)}
             scalars |= self.scalars(relaxed)
             for pressure in self.pressures:
                 scalars[f"expected_{pressure.budget.metric}"] = pressure.cost.value(relaxed)
@@ -145,6 +136,23 @@ class Session(ABC, Generic[Space, Settings, Relaxed]):
         # A search that is resumed when all its epochs are over has taken no step.
         self.begin_step(1.0)
         writer.close()
+
+    def _steps(self, epoch: int, rng: np.random.Generator, bar: Task) -> float:
+        """The steps of an epoch; returns the mean loss of the weights."""
+        settings, per_epoch, total = self.settings, self.settings.steps_per_epoch, 0.0
+        for i in range(per_epoch):
+            where = f"epoch {epoch + 1}, step {i + 1} of the search"
+            if epoch >= settings.warmup_epochs:
+                begun, step = settings.warmup_epochs * per_epoch, epoch * per_epoch + i
+                progress = (step + 1 - begun) / (settings.epochs * per_epoch - begun)
+                self.begin_step(progress)
+                for pressure in self.pressures:
+                    pressure.tighten(progress)
+                self._alpha_step(rng, epoch, where)
+            rate = self.learning_rate(epoch, epoch * per_epoch + i)
+            total += self._weight_step(rng, rate, where)
+            bar.advance(epoch=f"{epoch + 1}/{settings.epochs}", loss=f"{total / (i + 1):.4f}", **self._figures())
+        return total / per_epoch
 
     def _crops(self, rng: np.random.Generator, half: int) -> tuple[Tensor, Tensor]:
         crops = self.task.data.train.sample(rng, self.settings.batch, self.settings.crop, self.halves[half])

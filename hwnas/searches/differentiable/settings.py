@@ -23,6 +23,8 @@ class DifferentiableSettings(BaseModel):
         gradient_clip: largest norm of the weights' gradient.
         alpha_learning_rate: of Adam with betas 0.5 and 0.999 for the alphas.
         front_points: limits at which the front is derived.
+        threads: of the processor, in steps; None for all. Of small maps one computes more than several, and rounds the
+            same on every machine.
         precision: lightning Fabric's name of it; the mixed ones are for GPUs.
     """
 
@@ -38,6 +40,7 @@ class DifferentiableSettings(BaseModel):
     gradient_clip: float = Field(default=5.0, gt=0)
     alpha_learning_rate: float = Field(default=3e-4, gt=0)
     front_points: int = Field(default=12, ge=2, le=100)
+    threads: int | None = Field(default=None, gt=0)
     precision: Precision = "32-true"
 
     @model_validator(mode="after")
