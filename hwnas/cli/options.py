@@ -163,14 +163,24 @@ def search_settings(
             "min_psnr": min_psnr,
             "teacher": _teacher(teacher, teacher_weights),
         },
-        "algorithms": {
-            "quantnas": {"search": {"crop": crop}},
-            "falsr": {"search": {"evaluation": {"crop": crop}}},
-            "trilevel": {"search": {"crop": crop}},
-        },
+        "algorithms": {} if crop is None else _of_crops(crop),
         "train": {"crop": crop},
     }
     return _layers(preset, config, given, assignments)
+
+
+def _of_crops(crop: int) -> dict[str, Any]:
+    """Of each algorithm that crops, where it has the side of them."""
+    from hwnas.searches import SEARCHES
+
+    given = {}
+    for name in SEARCHES:
+        fields = SEARCHES[name].Settings.model_fields
+        if "crop" in fields:
+            given[name] = {"search": {"crop": crop}}
+        elif "evaluation" in fields:
+            given[name] = {"search": {"evaluation": {"crop": crop}}}
+    return given
 
 
 def _objectives(given: list[str] | None) -> list[str] | None:

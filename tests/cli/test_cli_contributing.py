@@ -26,6 +26,7 @@ REGISTERED = (
     (OPERATORS, "bottleneck"),
     (COST_MODELS, "traffic"),
     (SEARCHES, "random"),
+    (SEARCHES, "annealed"),
     (SPACES, "quantnas-bottleneck"),
     (EXPORTERS, "gzip"),
     (DEVICES, "onnx-reference"),
@@ -69,6 +70,18 @@ def test_the_search_meets_a_budget_of_the_cost_model(hwnas: Any, photographs: Pa
     assert answer.code == 0, answer.err
     costs = cost_model("traffic").architecture_cost(load_architecture(out / "architecture.json"))
     assert 1.8e6 < costs.value <= 2.2e6
+
+
+@pytest.mark.usefixtures("contributed")
+def test_the_search_by_gradients_meets_its_budget_and_goes_on(hwnas: Any, tiny: Sequence[str], out: Path) -> None:
+    command = ("search", "--algorithm", "annealed", *tiny, "--set", "search.speed_up=100")
+    answer = hwnas(*command, "--budget", "50MBitOps", "--out", out, "--json")
+    assert answer.code == 0, answer.err
+    assert answer.json["costs"]["bitops"] <= 50e6
+    assert "there is no setting search.sped_up; did you mean speed_up?" in hwnas(
+        *command, "--set", "search.sped_up=3", "--out", out / "b"
+    ).error(2)
+    assert "the search is complete" in hwnas("search", "--out", out, "--resume").err
 
 
 @pytest.mark.usefixtures("contributed")

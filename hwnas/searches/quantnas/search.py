@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from hwnas.searches.base import Search, SearchResult, SearchTask
-from hwnas.searches.differentiable.front import derive_result
+from hwnas.searches.base import SearchTask
 from hwnas.searches.differentiable.pressure import make_pressures
+from hwnas.searches.differentiable.search import DifferentiableSearch
 from hwnas.searches.differentiable.session import Session
 from hwnas.searches.feasibility import require_feasible
 from hwnas.searches.quantnas.choices import LayerwiseChoices
@@ -19,24 +20,6 @@ from hwnas.searches.quantnas.settings import QuantNASSettings
 from hwnas.searches.quantnas.supernet import QuantNASSupernet
 from hwnas.spaces.space import LayerwiseSpace, layerwise
 from hwnas.training.common import seed_epoch
-
-
-class QuantNAS(Search):
-    """Differentiable search over operators x bits, against quantisation noise or with quantised weights."""
-
-    Settings = QuantNASSettings
-
-    def run(self, task: SearchTask) -> SearchResult:
-        task = replace(task, space=layerwise(task.space, "QuantNAS"))
-        if not task.run.search_state.exists():  # a device may be slower now than when it was found feasible
-            require_feasible(task.space, task.budgets)
-        settings = QuantNASSettings.model_validate(task.settings)
-        session = QuantNASSession(task, settings)
-        session.run()
-        with torch.no_grad():
-            log_p = {layer: p.log().clamp_min(-1e4).tolist() for layer, p in session.supernet.relaxed().items()}
-        choices = LayerwiseChoices(task.space, log_p)
-        return derive_result(task, session.supernet, choices, session.pressures[0].budget, settings)
 
 
 class QuantNASSession(Session[LayerwiseSpace, QuantNASSettings, Probabilities]):
@@ -73,3 +56,21 @@ class QuantNASSession(Session[LayerwiseSpace, QuantNASSettings, Probabilities]):
 
     def figures(self, relaxed: Probabilities) -> dict[str, str]:
         return {"entropy": f"{float(entropy(relaxed)) / len(relaxed):.2f}"}
+
+
+class QuantNAS(DifferentiableSearch):
+    """Differentiable search over operators x bits, against quantisation noise or with quantised weights."""
+
+    Settings = QuantNASSettings
+    session: ClassVar[type[QuantNASSession]] = QuantNASSession
+
+    def begin(self, task: SearchTask) -> QuantNASSession:
+        task = replace(task, space=layerwise(task.space, "QuantNAS"))
+        if not task.run.search_state.exists():  # a device may be slower now than when it was found feasible
+            require_feasible(task.space, task.budgets)
+        return self.session(task, self.Settings.model_validate(task.settings))
+
+    def choices(self, session: Session[Any, Any, Any]) -> LayerwiseChoices:
+        with torch.no_grad():
+            log_p = {layer: p.log().clamp_min(-1e4).tolist() for layer, p in session.supernet.relaxed().items()}
+        return LayerwiseChoices(session.task.space, log_p)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +13,9 @@ from torch import Tensor
 
 from hwnas.budget import Budget
 from hwnas.errors import UsageError
-from hwnas.searches.base import Search, SearchResult, SearchTask
-from hwnas.searches.differentiable.front import derive_result
+from hwnas.searches.base import SearchTask
 from hwnas.searches.differentiable.pressure import make_pressures
+from hwnas.searches.differentiable.search import DifferentiableSearch
 from hwnas.searches.differentiable.session import Session
 from hwnas.searches.feasibility import CostRange
 from hwnas.searches.trilevel.choices import Scores, TrilevelChoices
@@ -34,7 +35,7 @@ TRACE = 1e-6
 """Share of softmax in the probabilities that a choice is made by: tells those apart that have none at all."""
 
 
-class Trilevel(Search):
+class Trilevel(DifferentiableSearch):
     """Differentiable search over paths, operators and widths; AGD and AutoDeepLab are two of its spaces."""
 
     Settings = TrilevelSettings
@@ -51,13 +52,13 @@ class Trilevel(Search):
     def cost_range(self, space: SearchSpace, budget: Budget) -> CostRange:
         return cost_range(_trilevel(space), budget)
 
-    def run(self, task: SearchTask) -> SearchResult:
-        space, settings = _trilevel(task.space), TrilevelSettings.model_validate(task.settings)
-        require_feasible(space, task.budgets)
-        session = TrilevelSession(task, settings)
-        session.run()
-        choices = TrilevelChoices(space, scores_of(session.supernet))
-        return derive_result(task, session.supernet, choices, session.pressures[0].budget, settings)
+    def begin(self, task: SearchTask) -> TrilevelSession:
+        require_feasible(_trilevel(task.space), task.budgets)
+        return TrilevelSession(task, TrilevelSettings.model_validate(task.settings))
+
+    def choices(self, session: Session[Any, Any, Any]) -> TrilevelChoices:
+        assert isinstance(session, TrilevelSession)
+        return TrilevelChoices(session.task.space, scores_of(session.supernet))
 
 
 def _trilevel(space: SearchSpace) -> TrilevelSpace:
