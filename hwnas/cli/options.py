@@ -173,7 +173,7 @@ def _of_crops(crop: int) -> dict[str, Any]:
     """Of each algorithm that crops, where it has the side of them."""
     from hwnas.searches import SEARCHES
 
-    given = {}
+    given: dict[str, Any] = {}
     for name in SEARCHES:
         fields = SEARCHES[name].Settings.model_fields
         if "crop" in fields:
