@@ -34,7 +34,9 @@ Budget = Annotated[
         "--budget", help="Upper bound: 5GBitOps, 30GFLOPs@256x256, 300KParams, 8ms@180x320. Repeat for several."
     ),
 ]
-Algorithm = Annotated[str | None, typer.Option("--algorithm", help="Search: falsr, quantnas.", show_default="quantnas")]
+Algorithm = Annotated[
+    str | None, typer.Option("--algorithm", help="Search: falsr, quantnas, trilevel.", show_default="quantnas")
+]
 Data = Annotated[
     str | None,
     typer.Option("--data", help="Photographs: a folder, 'bundled' or 'div2k'.", show_default="bundled"),
@@ -59,10 +61,12 @@ Bits = Annotated[str | None, typer.Option("--bits", help="Bit widths to choose f
 Cells = Annotated[
     int | None,
     typer.Option(
-        "--cells", help="How often the cell is repeated; of falsr, how many there are.", show_default="3 or 7"
+        "--cells",
+        help="How often the cell is repeated; of falsr and trilevel, how many there are.",
+        show_default="3, 7 or 5",
     ),
 ]
-Channels = Annotated[int | None, typer.Option("--channels", help="Width of the network.", show_default="36")]
+Channels = Annotated[int | None, typer.Option("--channels", help="Width of the network.", show_default="36 or 64")]
 Adadm = Annotated[bool | None, flag("--adadm/--no-adadm", "AdaDM residuals.")]
 Bicubic = Annotated[bool | None, flag("--bicubic/--no-bicubic", "Add the bicubic enlargement to the output.")]
 Quantization = Annotated[

@@ -24,7 +24,7 @@ def search(
     trial_gpus: machines.RayGpus = None,
     json: options.Json = False,
 ) -> None:
-    """Find the architecture, and a front of others: quantnas by one training of all, falsr by many short ones.
+    """Find the architecture, and a front of others: quantnas and trilevel by one training of all, falsr by many.
 
     Examples:
 
@@ -39,6 +39,10 @@ def search(
       hwnas search --algorithm falsr --budget 300KParams --workers 2
 
       hwnas search --algorithm falsr --objective latency@cpu --min-psnr 30 --ray auto
+
+      hwnas search --algorithm trilevel --budget 30GFLOPs
+
+      hwnas search --algorithm trilevel --space trilevel-b --teacher esrgan --teacher-weights RRDB_ESRGAN_x4.pth
     """
     from hwnas import pipeline
     from hwnas.cli.console import progress

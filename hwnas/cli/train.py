@@ -35,6 +35,8 @@ def train(
       hwnas train runs/falsr-cpu-300KParams --candidate 3 --bits 8
 
       hwnas train espcn --bits 8 --data photos/ --preset small
+
+      hwnas train trilevel-b --teacher esrgan --teacher-weights RRDB_ESRGAN_x4.pth
     """
     from hwnas import pipeline
     from hwnas.cli.console import progress
