@@ -55,7 +55,13 @@ InputSize = Annotated[
     typer.Option("--input-size", metavar="HxW", help="Low-resolution size at which costs are counted."),
 ]
 Space = Annotated[
-    str | None, typer.Option("--space", help="Search space: quantnas or quantnas-float; of falsr, falsr or falsr-rgb.")
+    str | None,
+    typer.Option(
+        "--space",
+        help="Search space: quantnas or quantnas-float; of falsr, falsr or falsr-rgb; of trilevel, trilevel-a, "
+        "trilevel-b, autodeeplab or agd.",
+        show_default="the search's own",
+    ),
 ]
 Bits = Annotated[str | None, typer.Option("--bits", help="Bit widths to choose from: 4,8. Any of 2 to 8, and 32.")]
 Cells = Annotated[

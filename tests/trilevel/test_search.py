@@ -181,6 +181,12 @@ def test_a_budget_below_the_shortest_path_is_refused(tmp_path: Path) -> None:
     Trilevel().check(task.space, (replace(task.budgets[0], limit=least),), task.settings)
 
 
+def test_a_budget_in_time_is_refused(tmp_path: Path) -> None:
+    task = small_task(tmp_path, ["8ms@180x320"])
+    with pytest.raises(UsageError, match="cannot be held to 8 ms"):
+        Trilevel().check(task.space, task.budgets, task.settings)
+
+
 def test_another_space_is_refused(tmp_path: Path) -> None:
     space = SPACES["quantnas"](SpaceOptions())
     with pytest.raises(UsageError, match="trilevel searches the spaces trilevel-a, .* not quantnas"):

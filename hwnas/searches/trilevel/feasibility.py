@@ -35,6 +35,8 @@ def require_feasible(space: TrilevelSpace, budgets: Sequence[Budget]) -> None:
         UsageError: with the least, the mean and the most of the space; or if only the combination cannot be met.
     """
     for budget in budgets:
+        if budget.model.measurable:
+            raise UsageError(f"trilevel cannot be held to {budget}: there are no latency tables of its spaces yet")
         if not budget.model.additive:
             raise UsageError(f"{budget.metric} does not add up over operators, so a search cannot be held to it")
         reach = cost_range(space, budget)
