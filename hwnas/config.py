@@ -153,7 +153,7 @@ def make_config(layers: Sequence[Mapping[str, Any]]) -> RunConfig:
 
 
 def _for_algorithm(layer: Mapping[str, Any], algorithm: str) -> Mapping[str, Any]:
-    """A layer with what its ``algorithms`` says of this one beneath the rest."""
+    """A layer with what its ``algorithms`` says of this one on top of the rest."""
     if "algorithms" not in layer:
         return layer
     each = layer["algorithms"]
@@ -162,7 +162,7 @@ def _for_algorithm(layer: Mapping[str, Any], algorithm: str) -> Mapping[str, Any
     if unknown := [name for name in each if name not in SEARCHES]:
         raise UsageError(f"settings: algorithms: there is no {unknown[0]!r}; there are: {', '.join(SEARCHES)}")
     rest = {key: value for key, value in layer.items() if key != "algorithms"}
-    return merge(each.get(algorithm, {}), rest)
+    return merge(rest, each.get(algorithm, {}))
 
 
 def _unknown_setting(where: list[str], algorithm: str) -> str:

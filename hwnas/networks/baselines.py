@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hwnas.networks.adadm import Add
 from hwnas.networks.bicubic import AddBicubic
+from hwnas.networks.nearest import factors
 from hwnas.networks.wiring import WIRINGS, MakeOperator, Slot, Wiring, detail_slots
 from hwnas.operators.edge import Edge
 
@@ -76,15 +77,11 @@ class SRResNetWiring(Wiring):
     bicubic: bool = False
 
     @property
-    def _factors(self) -> tuple[int, ...]:
-        return {2: (2,), 3: (3,), 4: (2, 2)}[self.scale]
-
-    @property
     def slots(self) -> tuple[Slot, ...]:
         c = self.channels
         blocks = [Slot(f"block.{i}.{j}", c, c) for i in range(self.blocks) for j in range(2)]
         ups, resolution = [], 1
-        for i, factor in enumerate(self._factors):
+        for i, factor in enumerate(factors(self.scale)):
             ups.append(Slot(f"upsample.{i}", c, c * factor**2, resolution))
             resolution *= factor
         ends = [Slot("hr", c, c, resolution), Slot("tail", c, 3, resolution)]
@@ -102,7 +99,7 @@ class SRResNetWiring(Wiring):
         blocks = nn.Sequential(*(block(i) for i in range(self.blocks)))
         ups = [
             nn.Sequential(make(slots[f"upsample.{i}"]), nn.PixelShuffle(factor))
-            for i, factor in enumerate(self._factors)
+            for i, factor in enumerate(factors(self.scale))
         ]
         network = _SRResNet(make(slots["head"]), blocks, nn.Sequential(*ups), make(slots["hr"]), make(slots["tail"]))
         return AddBicubic(network, self.scale) if self.bicubic else network
