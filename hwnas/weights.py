@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from hwnas.operators.layers import FloatLayers
 
 _NESTING = re.compile(r"^network\.(1\.)?|\.convolutions\.0(?=\.)")
 """What our names of tensors have more than those of files from elsewhere."""
+
+_DAMAGED = (LookupError, AttributeError, TypeError, AssertionError, struct.error)
 
 _WRAPPERS = ("params_ema", "params", "state_dict")
 """What files of torch call the tensors where they hold something besides; the first that is there counts."""
@@ -36,7 +39,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if path.suffix not in (".pth", ".pt"):
             return load_file(path)
         data = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    # Each layer of torch's reader has exceptions of its own for files that are damaged.
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, *_DAMAGED) as error:
         raise HwnasError(
             f"cannot read {path}: {first_line(error)}; expected tensors in a .safetensors file, or a .pth of torch"
         ) from error

@@ -75,11 +75,11 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(vgg_file: Path) -> None:
     settings = DistanceSettings(l1=1e-2, perceptual=0.7, tv=5e-8, vgg=vgg_file)
     expected = 1e-2 * (a - b).abs().mean() + 0.7 * (conv5_4(weights, a) - conv5_4(weights, b)).abs().mean()
     jumps = (a[..., 1:] - a[..., :-1]).abs().sum() + (a[..., 1:, :] - a[..., :-1, :]).abs().sum()
-    torch.testing.assert_close(Distance(settings, CPU)(a, b), expected + 5e-8 * jumps, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(Distance(settings, 32, CPU)(a, b), expected + 5e-8 * jumps, rtol=1e-4, atol=1e-5)
 
 
 def test_gradients_reach_the_output_and_not_the_features(vgg_file: Path) -> None:
-    distance = Distance(DistanceSettings(perceptual=1.0, vgg=vgg_file), CPU)
+    distance = Distance(DistanceSettings(perceptual=1.0, vgg=vgg_file), 32, CPU)
     made = torch.rand(1, 3, 32, 32, requires_grad=True)
     distance(made, torch.rand(1, 3, 32, 32)).backward()
     assert made.grad is not None and made.grad.abs().sum() > 0
@@ -94,11 +94,11 @@ def test_parts_of_weight_zero_are_not_computed(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(module, "total_variation", refuse)
     monkeypatch.setattr(module, "load_vgg19", refuse)
     a, b = torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8)
-    torch.testing.assert_close(Distance(DistanceSettings(vgg=vgg_file), CPU)(a, b), functional.l1_loss(a, b))
+    torch.testing.assert_close(Distance(DistanceSettings(vgg=vgg_file), 32, CPU)(a, b), functional.l1_loss(a, b))
     monkeypatch.setattr(functional, "l1_loss", refuse)
     monkeypatch.setattr(module, "load_vgg19", lambda _: nn.Identity())
     with pytest.raises(AssertionError, match="not asked for"):  # of the features: pixels are not compared
-        Distance(DistanceSettings(l1=0.0, perceptual=1.0, vgg=vgg_file), CPU)(a, b)
+        Distance(DistanceSettings(l1=0.0, perceptual=1.0, vgg=vgg_file), 32, CPU)(a, b)
 
 
 def test_total_variation_is_the_sum_of_the_jumps() -> None:

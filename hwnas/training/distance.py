@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hwnas.errors import HwnasError
+from hwnas.errors import HwnasError, UsageError
 from hwnas.weights import read_tensors
 
 
@@ -44,16 +44,22 @@ class Distance:
 
     Args:
         settings: its parts.
+        side: of the images that will be compared, in pixels.
         device: where it is computed.
 
     Raises:
-        HwnasError: if VGG19's weights are wanted and cannot be read.
+        UsageError: if they are too small for VGG19.
+        HwnasError: if its weights are wanted and cannot be read.
     """
 
-    def __init__(self, settings: DistanceSettings, device: torch.device) -> None:
+    def __init__(self, settings: DistanceSettings, side: int, device: torch.device | None = None) -> None:
         self._settings = settings
         self._features = None
         if settings.perceptual and settings.vgg is not None:
+            if side < SMALLEST:
+                raise UsageError(
+                    f"perceptual compares at least {SMALLEST}x{SMALLEST} pixels, and crops are {side}x{side}"
+                )
             self._features = load_vgg19(settings.vgg).to(device)
 
     def __call__(self, made: Tensor, wanted: Tensor) -> Tensor:
@@ -74,6 +80,9 @@ def total_variation(x: Tensor) -> Tensor:
     """Sum of the absolute differences between neighbours, [B, C, H, W] to a scalar."""
     return x.diff(dim=-1).abs().sum() + x.diff(dim=-2).abs().sum()
 
+
+SMALLEST = 16
+"""Side of what VGG19 reduces to one feature."""
 
 _VGG19 = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))
 """Channels and number of convolutions between poolings (Simonyan & Zisserman, 2015, configuration E)."""

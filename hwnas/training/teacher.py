@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from hwnas.checkpoints import load_network, load_run_network
+from hwnas.checkpoints import NetworkRecord, load_network, load_run_network
 from hwnas.data.crops import ImagePairs
 from hwnas.data.div2k import cache_folder
 from hwnas.data.images import ImageArray
@@ -41,8 +41,8 @@ class TeacherSettings(BaseModel):
     cache: bool = True
 
 
-def load_teacher(settings: TeacherSettings, scale: int) -> nn.Module:
-    """The teacher, frozen and in evaluation mode.
+def load_teacher(settings: TeacherSettings, scale: int) -> tuple[NetworkRecord, nn.Module]:
+    """The teacher, frozen and in evaluation mode, with what is known of it.
 
     Raises:
         UsageError: if there is none of that name, or it enlarges by something else.
@@ -52,21 +52,21 @@ def load_teacher(settings: TeacherSettings, scale: int) -> nn.Module:
     if settings.weights is not None:
         if settings.network not in NAMED:
             raise UsageError(f"teacher: weights are of a published architecture, which {settings.network} is not")
-        network, own = load_weights(named_architecture(settings.network, scale), settings.weights), scale
+        architecture = named_architecture(settings.network, scale)
+        record, network = NetworkRecord(architecture=architecture), load_weights(architecture, settings.weights)
     elif path.is_dir() or path.suffix == ".safetensors":
         record, network = load_run_network(RunDirectory(path)) if path.is_dir() else load_network(path)
-        own = record.architecture.scale
     elif settings.network in NAMED:
         raise UsageError(f"teacher: {settings.network} needs weights; name their file with --teacher-weights")
     else:
         raise UsageError(
             f"teacher: {settings.network!r} is no run, no .safetensors file, and no published architecture"
         )
-    if own != scale:
+    if (own := record.architecture.scale) != scale:
         raise UsageError(
             f"teacher: {settings.network} enlarges by {own}, and the network by {scale}; take one of x{scale}"
         )
-    return network.eval().requires_grad_(False)
+    return record, network.eval().requires_grad_(False)
 
 
 class Teacher:
@@ -79,13 +79,13 @@ class Teacher:
 
     def __init__(self, settings: TeacherSettings, scale: int) -> None:
         self.settings = settings
-        self.network = load_teacher(settings, scale)
+        self.record, self.network = load_teacher(settings, scale)
 
     def prepared(self, data: TrainingData, progress: Progress) -> TrainingData:
         """The training images with the teacher's output in the place of the photographs, where it is cached."""
         if not self.settings.cache:
             return data
-        upscale = TorchUpscaler(self.network)
+        upscale = TorchUpscaler(self.network.to("cuda" if torch.cuda.is_available() else "cpu"))
         path = cache_folder() / f"teacher-{self._key(data.train)}.npy"
         bar = progress.task("teacher", len(data.train))
 
@@ -101,11 +101,13 @@ class Teacher:
         if self.settings.cache:
             return hr
         with torch.no_grad():
-            return self.network.to(lr.device)(lr)  # type: ignore[no-any-return]
+            made: Tensor = self.network.to(lr.device)(lr)
+        return made
 
     def _key(self, pairs: ImagePairs) -> str:
         """Names all that its output depends on."""
-        digest = hashlib.sha256(f"{pairs.scale}/{pairs.names}".encode())
+        record = self.record.model_dump_json(exclude={"validation_psnr"})
+        digest = hashlib.sha256(f"{pairs.scale}/{pairs.names}/{record}".encode())
         digest.update(np.ascontiguousarray(pairs.pixels).data)
         for name, tensor in self.network.state_dict().items():
             digest.update(name.encode())

@@ -71,17 +71,17 @@ def train(
     """
     from torch.utils.tensorboard import SummaryWriter
 
+    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
+    fabric = make_fabric(settings.precision)
+    distance = Distance(settings.distance, settings.crop * architecture.scale, fabric.device)
     teacher = None if settings.teacher is None else Teacher(settings.teacher, architecture.scale)
     if teacher is not None:
         data = teacher.prepared(data, progress)
     images = data.train.room_for(settings.crop, progress.say)
-    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
-    fabric = make_fabric(settings.precision)
     seed_epoch(seed, "weights", 0)
     network = build_for_training(architecture, settings, placement)
     if settings.weights is not None:
         _start_from(settings.weights, architecture, network)
-    distance = Distance(settings.distance, fabric.device)
     # Set up before a state is loaded, which then goes to the device that the parameters are on.
     adam = torch.optim.Adam(network.parameters(), lr=1.0, weight_decay=settings.weight_decay)
     wrapped, optimizer = fabric.setup(network, adam)

@@ -171,6 +171,9 @@ class Session(ABC, Generic[Space, Settings, Relaxed]):
             require_finite(loss, where, "search.alpha_learning_rate")
             # The gradients of the weights are not asked for, so they are not computed.
             self.fabric.backward(loss, inputs=list(self.supernet.alphas))
+        if self.settings.alpha_gradient_clip is not None:
+            for alpha in self.supernet.alphas:
+                torch.nn.utils.clip_grad_norm_(alpha, self.settings.alpha_gradient_clip)
         self.alphas.step()
 
     def _weight_step(self, rng: np.random.Generator, rate: float, where: str) -> float:

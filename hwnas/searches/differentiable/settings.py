@@ -22,6 +22,7 @@ class DifferentiableSettings(BaseModel):
         learning_rate: of the weights, falling to zero as a cosine.
         gradient_clip: largest norm of the weights' gradient.
         alpha_learning_rate: of Adam with betas 0.5 and 0.999 for the alphas.
+        alpha_gradient_clip: largest norm of the gradient of each kind of alphas; None for any.
         front_points: limits at which the front is derived.
         threads: of the processor, in steps; None for all. Of small maps one computes more than several, and rounds the
             same on every machine.
@@ -39,6 +40,7 @@ class DifferentiableSettings(BaseModel):
     learning_rate: float = Field(default=1e-3, gt=0)
     gradient_clip: float = Field(default=5.0, gt=0)
     alpha_learning_rate: float = Field(default=3e-4, gt=0)
+    alpha_gradient_clip: float | None = Field(default=None, gt=0)
     front_points: int = Field(default=12, ge=2, le=100)
     threads: int | None = Field(default=None, gt=0)
     precision: Precision = "32-true"

@@ -21,6 +21,9 @@ from hwnas.spaces.trilevel import CellChoice, TrilevelSpace
 Floats = NDArray[np.float64]
 
 
+_SLACK = 1e-9
+
+
 def pack(path: int, cells: Sequence[CellChoice]) -> Choice:
     """A choice as numbers: the path, and of each of its cells the operators and the widths."""
     return (path, *(number for cell in cells for part in cell for number in part))
@@ -89,13 +92,15 @@ class TrilevelChoices(Choices):
         likeliest = self.best(others)
         if likeliest is None:
             return []
-        tables, most = self._tables_of(budget), self.price(budget)(likeliest)
+        price, cheapest = self.price(budget), self.cheapest(budget, ())
+        assert cheapest is not None, "any network is within no limits"
+        most = price(likeliest)
         fronts = self._fronts(self._gains, (budget, *others), [most, *limits])
 
         def within(limit: float) -> Choice | None:
             return self._best(fronts, [limit, *limits])
 
-        return sweep(within, self.score, tables.extreme(np.min), most, points)
+        return sweep(within, self.score, price(cheapest), most, points)
 
     def score(self, choice: Choice) -> float:
         path, cells = unpack(choice, self.space)
@@ -118,18 +123,16 @@ class TrilevelChoices(Choices):
         return CostTables(self.space, budget)
 
     def _cost(self, choice: Choice, tables: CostTables) -> float:
+        # Added up in the order in which chains and paths are, so that sums are the same to the last bit.
         path, cells = unpack(choice, self.space)
-        total = tables.constant
-        chosen = iter(cells)
-        for i in self.space.graph.members[path]:
-            if i not in self._numbers:
-                total += tables.upsamplings[i]
-                continue
-            table, (operators, widths) = tables.cells[self.space.graph.modules[i].resolution], next(chosen)
-            total += float(table.first[operators[0], widths[0]] + table.last[operators[-1], widths[-1]])
-            between = zip(operators[1:-1], widths[:-1], widths[1:], strict=True)
-            total += sum(float(table.middle[o, j, k]) for o, j, k in between)
-        return total
+        total = 0.0
+        for i, (operators, widths) in zip(self._cells[path], cells, strict=True):
+            table = tables.cells[self.space.graph.modules[i].resolution]
+            cell = 0.0 + float(table.first[operators[0], widths[0]])
+            for o, j, k in zip(operators[1:-1], widths[:-1], widths[1:], strict=True):
+                cell += float(table.middle[o, j, k])
+            total += cell + float(table.last[operators[-1], widths[-1]])
+        return total + tables.besides(path)
 
     def _fronts(
         self, gains: Callable[[int], list[Floats]], budgets: Sequence[Budget], limits: Sequence[float]
@@ -179,8 +182,8 @@ class _Fronts:
         limits: Sequence[float],
     ) -> None:
         self._space, self._numbers, self._gains, self._tables = space, numbers, gains, tables
-        # What besides cells a path has, is the least at the root.
-        self._limits = np.array(limits) - [one.constant for one in tables]
+        # What no path can be within; a trace more, since what is left of a limit is rounded.
+        self._limits = (np.array(limits) - [one.constant for one in tables]) * (1 + _SLACK)
         self._chains: dict[int, Chains] = {}
         self._picks: dict[tuple[int, ...], Picks] = {(): Picks.nothing(len(tables))}
 
@@ -188,9 +191,7 @@ class _Fronts:
         """The choice of a path with the largest score within limits; None if there is none."""
         members = self._space.graph.members[path]
         cells = tuple(i for i in members if i in self._numbers)
-        besides = [
-            one.constant + sum(one.upsamplings[i] for i in members if i not in self._numbers) for one in self._tables
-        ]
+        besides = [one.besides(path) for one in self._tables]
         picks = self._of(cells)
         within = np.all(picks.costs + besides <= limits, axis=1) if self._tables else np.ones(len(picks.scores), bool)
         if not within.any():

@@ -79,9 +79,14 @@ class CostTables:
         """The least (``np.min``) or the most (``np.max``) that a network of the space can cost."""
         modules = self.space.graph.modules
         cells = {r: table.extreme(self.space.layers, better) for r, table in self.cells.items()}
-        each = [self.upsamplings.get(i) or cells[m.resolution] for i, m in enumerate(modules)]
+        each = [self.upsamplings[i] if i in self.upsamplings else cells[m.resolution] for i, m in enumerate(modules)]
         paths = [sum(each[i] for i in members) for members in self.space.graph.members]
         return self.constant + float(better(np.array(paths)))
+
+    def besides(self, path: int) -> float:
+        """What networks of a path cost besides its cells."""
+        members = self.space.graph.members[path]
+        return self.constant + sum(self.upsamplings[i] for i in members if i in self.upsamplings)
 
     def _end(self, slot: Slot) -> float:
         spec = end_spec(slot.name, slot.in_channels, slot.out_channels, self.space.width)

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import BaseModel
 from torch import Tensor
@@ -46,6 +45,7 @@ class Trilevel(DifferentiableSearch):
     ) -> None:
         checked = TrilevelSettings.model_validate(settings)
         require_feasible(_trilevel(space), budgets)
+        Distance(checked.distance, checked.crop * space.scale)
         if checked.teacher is not None:
             Teacher(checked.teacher, space.scale)
 
@@ -92,7 +92,7 @@ class TrilevelSession(Session[TrilevelSpace, TrilevelSettings, RelaxedPaths]):
         if self._teacher is not None:
             task = replace(task, data=self._teacher.prepared(task.data, task.progress))
         super().__init__(task, settings, supernet, pressures)
-        self._distance = Distance(settings.distance, self.fabric.device)
+        self._distance = Distance(settings.distance, settings.crop * task.space.scale, self.fabric.device)
 
     def optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.supernet.weights(), self.settings.learning_rate)
@@ -141,7 +141,11 @@ class TrilevelSession(Session[TrilevelSpace, TrilevelSettings, RelaxedPaths]):
 
 
 def scores_of(supernet: TrilevelSupernet) -> Scores:
-    """Log-probabilities of all that can be chosen, finite."""
+    """Log-probabilities of all that can be chosen, finite.
+
+    Those of operators and widths are relative to the likeliest of their layer: what is not decided within a cell must
+    not count against paths that have more cells. So without a budget the likeliest path is chosen, as published.
+    """
     with torch.no_grad():
         relaxed = supernet.relaxed()
         network, operators, widths = supernet.alphas
@@ -151,7 +155,8 @@ def scores_of(supernet: TrilevelSupernet) -> Scores:
             paths = (1 - TRACE) * relaxed.paths + TRACE * network.softmax(-1)
         mixed = (1 - TRACE) * relaxed.operators + TRACE * operators.softmax(-1)
 
-        def log(p: Tensor) -> np.ndarray:
-            return p.double().log().clamp_min(-1e4).cpu().numpy()  # type: ignore[no-any-return]
+        def log(p: Tensor) -> Tensor:
+            return p.double().log().clamp_min(-1e4).cpu()
 
-        return Scores(log(paths), log(mixed), log(widths.softmax(-1)))
+        inside = [log(p) - log(p).amax(-1, keepdim=True) for p in (mixed, widths.softmax(-1))]
+        return Scores(log(paths).numpy(), *(part.numpy() for part in inside))

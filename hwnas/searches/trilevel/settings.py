@@ -35,6 +35,8 @@ class TrilevelSettings(DifferentiableSettings):
     crop: int = Field(default=32, ge=4)
     learning_rate: float = Field(default=1e-4, gt=0)
     warmup_learning_rate: float = Field(default=4e-4, gt=0)
+    # Near ties sparsestmax's gradient has no bound.
+    alpha_gradient_clip: float | None = Field(default=5.0, gt=0)
     relaxation: Relaxation = "sparsestmax"
     ordering: Ordering = "hinge"
     ordering_weight: float | None = Field(default=None, ge=0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -79,5 +78,10 @@ class SuperLayer(nn.Module):
         """
         for convolution in self._convolutions:
             convolution.written = written
-        outs = [w * op(x) for w, v, op in zip(weights, values, self.operators, strict=True) if v != 0]
-        return outs[0] if len(outs) == 1 else torch.stack(outs).sum(0)
+        total: Tensor | None = None
+        for weight, value, operator in zip(weights, values, self.operators, strict=True):
+            if value != 0:
+                made = weight * operator(x)
+                total = made if total is None else total + made
+        assert total is not None, "weights are those of a distribution"
+        return total

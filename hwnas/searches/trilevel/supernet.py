@@ -71,6 +71,12 @@ class TrilevelSupernet(Supernet[RelaxedPaths]):
         self.header = header(space.backbone, ends, factor)
         kinds = [module.kind for module in self.graph.modules]
         self._numbers = {i: kinds[:i].count(CELL) for i, kind in enumerate(kinds) if kind == CELL}
+        self._ends = {} if self.graph.is_trellis else {end: path for path, end in enumerate(self.graph.ends)}
+        # Nodes that are needed no more once a module has been computed: whole images have large ones.
+        last = {module.source: i for i, module in enumerate(self.graph.modules)}
+        self._read_last: dict[int, list[int]] = {}
+        for node, i in last.items():
+            self._read_last.setdefault(i, []).append(node)
         cells = len(self._numbers)
         sizes = (
             (paths.size,),
@@ -101,7 +107,9 @@ class TrilevelSupernet(Supernet[RelaxedPaths]):
             relaxed, widths = self._certain(self._choice)
             scores = None
         used, operators = relaxed.modules.tolist(), relaxed.operators.tolist()
-        nodes = {0: self.stem(x)}
+        stem = self.stem(x)
+        nodes, out = {0: stem}, None
+        shares = relaxed.paths.tolist()
         for i, (module, network) in enumerate(zip(self.graph.modules, self.path_modules, strict=True)):
             if used[i] == 0:
                 continue
@@ -112,21 +120,21 @@ class TrilevelSupernet(Supernet[RelaxedPaths]):
                 made = network(source, relaxed.operators[cell], operators[cell], widths[cell], score)
             else:
                 if self.trunk is not None and module.resolution == module.factor:  # the first upsampling
-                    source = self.trunk(source) + nodes[0]
+                    source = self.trunk(source) + stem
                 made = network(source)
             if self.graph.is_trellis:
                 made = relaxed.edges[i] * made
             nodes[module.target] = nodes[module.target] + made if module.target in nodes else made
-        out: Tensor = self.header(self._mixed(nodes, relaxed.paths))
-        return out * DETAIL + bicubic(x, self.space.enlargement) if self.space.bicubic else out
-
-    def _mixed(self, nodes: dict[int, Tensor], paths: Tensor) -> Tensor:
-        """The ends of the paths, weighted by their shares; of a trellis, the one that all have."""
-        if self.graph.is_trellis:
-            return nodes[self.graph.ends[0]]
-        shares = paths.tolist()
-        ends = [paths[i] * nodes[end] for i, end in enumerate(self.graph.ends) if shares[i] != 0]
-        return ends[0] if len(ends) == 1 else torch.stack(ends).sum(0)
+            # Of a tree, a node is an end as soon as it is made; a trellis has one end, which all paths have.
+            path = self._ends.get(module.target)
+            if path is not None and shares[path] != 0:
+                share = relaxed.paths[path] * made
+                out = share if out is None else out + share
+            for node in self._read_last.get(i, ()):
+                nodes.pop(node, None)
+        mixed = nodes[self.graph.ends[0]] if self.graph.is_trellis else out
+        made_of_all: Tensor = self.header(mixed)
+        return made_of_all * DETAIL + bicubic(x, self.space.enlargement) if self.space.bicubic else made_of_all
 
     def _drawn(self) -> tuple[list[list[int]], Tensor | None]:
         """Widths of each layer of each cell as indices, and their scores where these have a gradient."""
