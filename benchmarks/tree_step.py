@@ -4,7 +4,7 @@
     python benchmarks/tree_step.py --channels 64 --cells 5 --crop 32 --batch 6      # as published; wants a GPU
 
 A step is one forward and backward of the weights, of the largest widths. Of a tree also when half of its nodes have no
-weight any more, and when one path is left: what sparsestmax brings about. All take turns, so that times compare; memory
+weight any more, and when one path is left, as long as the fixed one: what sparsestmax brings about. All take turns, so that times compare; memory
 is what autograd keeps for the backward (of tensors that share storage, once), which is what decides the batch.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import statistics
 import time
 
@@ -42,10 +43,12 @@ def supernet_of(options: argparse.Namespace, network: str, device: torch.device)
 
 
 def keep_share(supernet: TrilevelSupernet, share: float) -> None:
-    """Take all weight from the longest paths, until no more than that share of the modules is needed."""
+    """Leave weight to one of the longest paths, and to others at random as long as that share of modules is enough."""
     graph = supernet.graph
     kept: list[int] = []
-    for path in range(len(graph.paths)):
+    others = list(range(len(graph.paths) - 1))
+    random.Random(0).shuffle(others)
+    for path in (len(graph.paths) - 1, *others):
         needed = {i for other in (*kept, path) for i in graph.members[other]}
         if not kept or len(needed) <= share * len(graph.modules):
             kept.append(path)
