@@ -4,8 +4,9 @@
     python benchmarks/tree_step.py --channels 64 --cells 5 --crop 32 --batch 6      # as published; wants a GPU
 
 A step is one forward and backward of the weights, of the largest widths. Of a tree also when half of its nodes have no
-weight any more, and when one path is left, as long as the fixed one: what sparsestmax brings about. All take turns, so that times compare; memory
-is what autograd keeps for the backward (of tensors that share storage, once), which is what decides the batch.
+weight any more, and when one path is left, as long as the fixed one: what sparsestmax brings about. All take turns, so
+that times compare; memory is what autograd keeps for the backward (of tensors that share storage, once), which is what
+decides the batch.
 """
 
 from __future__ import annotations

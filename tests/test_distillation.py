@@ -1,5 +1,6 @@
 """Losses against formulas and an independent VGG19, and trainings towards a teacher."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,11 @@ def test_a_loss_that_compares_nothing_is_refused(settings: dict[str, Any], named
         DistanceSettings.model_validate(settings)
 
 
+def test_crops_that_vgg_makes_nothing_of_are_refused(vgg_file: Path) -> None:
+    with pytest.raises(HwnasError, match="at least 16x16 pixels, and crops are 8x8"):
+        Distance(DistanceSettings(perceptual=1.0, vgg=vgg_file), 8)
+
+
 def test_other_weights_than_vggs_are_refused(tmp_path: Path) -> None:
     save_file({"features.0.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "v.safetensors")
     with pytest.raises(HwnasError, match=r"does not hold weights of VGG19: features\.0\.bias is not there"):
@@ -186,6 +192,23 @@ def test_what_a_teacher_makes_is_kept_and_found_again(tmp_path: Path, monkeypatc
     monkeypatch.setattr(TorchUpscaler, "__call__", lambda *_: pytest.fail("made once more"))
     again = teacher.prepared(data, Silent())
     np.testing.assert_array_equal(again.train.pixels, made.train.pixels)
+
+
+def test_another_teacher_and_other_images_are_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    architecture = save_teacher(tmp_path / "t.safetensors")
+    settings, data = TeacherSettings(network=str(tmp_path / "t.safetensors")), small_data(2)
+    Teacher(settings, 2).prepared(data, Silent())
+    pixels = data.train.pixels.copy()
+    pixels[0] ^= 1
+    Teacher(settings, 2).prepared(replace(data, train=replace(data.train, pixels=pixels)), Silent())
+    record, network = load_network(tmp_path / "t.safetensors")
+    with torch.no_grad():
+        next(network.parameters())[0, 0, 0, 0] += 1e-3
+    save_network(tmp_path / "t.safetensors", record, network)
+    Teacher(settings, 2).prepared(data, Silent())
+    assert len(list((tmp_path / "cache").rglob("teacher-*.npy"))) == 3
+    assert architecture.scale == 2
 
 
 def test_a_teacher_does_not_learn() -> None:

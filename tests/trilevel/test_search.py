@@ -120,6 +120,73 @@ def test_other_relaxations_search_too(tmp_path: Path, relaxation: str) -> None:
     assert ("paths 9," in told.lines[2]) == (relaxation == "softmax")
 
 
+def session_of(path: Path, budgets: tuple[str, ...] = (), **settings: Any) -> TrilevelSession:
+    task = small_task(path, budgets, **settings)
+    return TrilevelSession(task, TrilevelSettings.model_validate(task.settings))
+
+
+def test_the_radius_grows_with_the_steps_after_the_warm_up(tmp_path: Path) -> None:
+    session, seen = session_of(tmp_path), list[float]()
+    session.supernet.register_forward_pre_hook(lambda m, _: seen.append(m.progress) if m.training else None)
+    session.run()
+    assert set(seen[:16]) == {0.0}
+    assert list(dict.fromkeys(seen[16:])) == pytest.approx([step / 8 for step in range(1, 9)])
+
+
+def test_alphas_and_weights_see_different_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session, drawn = session_of(tmp_path), list[tuple[int, ...]]()
+    pairs = type(session.task.data.train)
+    sample = pairs.sample
+    monkeypatch.setattr(
+        pairs,
+        "sample",
+        lambda self, rng, batch, crop, images: drawn.append(tuple(images)) or sample(self, rng, batch, crop, images),
+    )
+    session.run()
+    weights, alphas = session.halves
+    assert not set(weights) & set(alphas)
+    assert drawn == [tuple(weights)] * 4 + [tuple(alphas), tuple(weights)] * 8
+
+
+def test_the_hinge_is_part_of_what_the_alphas_learn_from(tmp_path: Path) -> None:
+    found = {}
+    for weight in (0.0, 100.0):
+        session = session_of(tmp_path / str(weight), ordering_weight=weight, relaxation="softmax")
+        session.run()
+        found[weight] = session.supernet.alphas[0].detach().clone()
+        shares = session.supernet.relaxed().paths.detach()
+    assert not torch.allclose(found[0.0], found[100.0])
+    assert session.supernet.paths.ordered_share(shares) > 0.9
+
+
+def test_a_budget_presses_on_widths_operators_and_paths(tmp_path: Path) -> None:
+    free = session_of(tmp_path / "free", relaxation="softmax")
+    bound = session_of(tmp_path / "bound", ("6MFLOPs@64x64",), relaxation="softmax")
+    for session in (free, bound):
+        session.run()
+    for kind in range(3):
+        assert not torch.allclose(free.supernet.alphas[kind], bound.supernet.alphas[kind], atol=1e-4)
+    narrow = [float(s.supernet.relaxed().widths[..., 0].mean().detach()) for s in (free, bound)]
+    assert narrow[1] > narrow[0]
+    assert bound.pressures[0].multiplier > 0
+
+
+def test_multipliers_are_remembered(tmp_path: Path) -> None:
+    session = session_of(tmp_path, ("6MFLOPs@64x64",))
+    session.run()
+    again = session_of(tmp_path, ("6MFLOPs@64x64",))
+    assert again.pressures[0].multiplier == session.pressures[0].multiplier > 0
+
+
+def test_gradients_of_alphas_are_no_longer_than_allowed(tmp_path: Path) -> None:
+    session, norms = session_of(tmp_path, alpha_gradient_clip=1e-6), list[float]()
+    session.alphas.optimizer.register_step_pre_hook(
+        lambda *_: norms.extend(float(a.grad.norm()) for a in session.supernet.alphas if a.grad is not None)
+    )
+    session.run()
+    assert norms and max(norms) <= 1e-6 * (1 + 1e-4) and max(norms) > 0.9e-6
+
+
 # Teachers
 
 

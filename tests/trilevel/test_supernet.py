@@ -1,6 +1,7 @@
 """The supernet against the networks that it contains, and what it does not compute."""
 
 import random
+import weakref
 from typing import Any
 
 import pytest
@@ -188,3 +189,110 @@ def test_a_grouped_superkernel_convolves_as_a_grouped_convolution() -> None:
     weight = layer.operators[0].blocks[0].conv.weight
     expected = torch.cat([nn.functional.conv2d(x[:, i : i + 1], weight[i : i + 1, :1], padding=1) for i in range(4)], 1)
     torch.testing.assert_close(out, expected.relu())
+
+
+# Mixtures
+
+
+def naive(supernet: TrilevelSupernet, x: torch.Tensor) -> torch.Tensor:
+    """Equation 1 and its like, written out: every path by itself, every operator, no node twice."""
+    relaxed, graph = supernet.relaxed(), supernet.graph
+    widths = supernet.alphas[2].argmax(-1).tolist()
+    numbers = {i: sum(m.kind == CELL for m in graph.modules[:i]) for i in range(len(graph.modules))}
+
+    def cell(i: int, x: torch.Tensor) -> torch.Tensor:
+        y, number = x, numbers[i]
+        for layer, superlayer in enumerate(supernet.path_modules[i].layers):
+            last = layer == supernet.space.layers - 1
+            written = supernet.space.channels if last else supernet.space.widths[widths[number][layer]]
+            for part in superlayer.modules():
+                if isinstance(part, SuperConvolution):
+                    part.written = written
+            weights = relaxed.operators[number, layer]
+            y = torch.stack([w * operator(y) for w, operator in zip(weights, superlayer.operators, strict=True)]).sum(0)
+        return 0.2 * y + x
+
+    def node(target: int) -> torch.Tensor:
+        if target == 0:
+            return supernet.stem(x)
+        made = []
+        for i, module in enumerate(graph.modules):
+            if module.target == target:
+                source = node(module.source)
+                if supernet.trunk is not None and module.kind != CELL and module.resolution == module.factor:
+                    source = supernet.trunk(source) + node(0)
+                out = cell(i, source) if module.kind == CELL else supernet.path_modules[i](source)
+                made.append(relaxed.edges[i] * out)
+        return torch.stack(made).sum(0)
+
+    if graph.is_trellis:
+        return supernet.header(node(graph.ends[0]))
+    ends = [share * node(end) for share, end in zip(relaxed.paths, graph.ends, strict=True)]
+    return supernet.header(torch.stack(ends).sum(0))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_the_weighted_sum_of_all_paths_and_operators(name: str) -> None:
+    supernet = supernet_of(small_space(name, layers=3, scale=4)).double().eval()
+    with torch.no_grad():
+        for alpha in supernet.alphas:
+            alpha.copy_(torch.randn_like(alpha))
+    x = torch.rand(1, 3, 5, 4, dtype=torch.float64)
+    torch.testing.assert_close(supernet(x), naive(supernet, x))
+    # And so are the gradients of the alphas.
+    for kind in (0, 1):
+        ours, theirs = (
+            torch.autograd.grad(f.square().sum(), supernet.alphas[kind]) for f in (supernet(x), naive(supernet, x))
+        )
+        torch.testing.assert_close(ours, theirs)
+        assert ours[0].abs().sum() > 0 or len(supernet.graph.paths) == 1
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_a_width_is_scored_where_it_is_written(layer: int) -> None:
+    space = small_space("trilevel-b", cells=1, layers=3, operators=("conv3x3",))
+    cell = supernet_of(space).path_modules[0]
+    x, one = torch.rand(1, 8, 5, 5), torch.ones(3, 1)
+    scores = torch.ones(2)
+    scores[layer] = 0.0
+    # What is multiplied by nothing leaves nothing: convolutions in cells have no biases.
+    torch.testing.assert_close(cell(x, one, one.tolist(), [1, 1], scores), x)
+    half = torch.ones(2)
+    half[layer] = 0.5
+    plain = cell(x, one, one.tolist(), [1, 1], torch.ones(2)) - x
+    torch.testing.assert_close(cell(x, one, one.tolist(), [1, 1], half) - x, 0.5 * plain)
+
+
+@pytest.mark.parametrize(("name", "relaxation"), [(n, r) for n in NAMES for r in ("sparsestmax", "softmax")])
+def test_the_likeliest_path_is_chosen_however_long_it_is(name: str, relaxation: Relaxation) -> None:
+    """What is not decided within cells, as widths never are, does not count against paths of many cells."""
+    space = small_space(name, cells=3, layers=4, scale=4)
+    supernet = supernet_of(space, relaxation)
+    supernet.progress = 1.0
+    longest = len(space.graph.paths) - 1
+    with torch.no_grad():
+        supernet.alphas[0].mul_(0.0)
+        chosen = list(space.graph.members[longest]) if space.graph.is_trellis else longest
+        supernet.alphas[0][chosen] += 1.0
+    choice = TrilevelChoices(space, scores_of(supernet)).best([])
+    assert choice is not None and choice[0] == int(supernet.relaxed().paths.argmax())
+    assert space.graph.is_trellis or choice[0] == longest
+
+
+def test_of_whole_images_only_nodes_that_are_still_read_are_kept() -> None:
+    space = small_space("trilevel-b", cells=3, layers=2)
+    supernet = supernet_of(space).eval()
+    alive: list[int] = []
+    made: list[weakref.ref[torch.Tensor]] = []
+
+    def note(module: nn.Module, x: Any, y: torch.Tensor) -> None:
+        made.append(weakref.ref(y))
+        alive.append(sum(one() is not None for one in made))
+
+    for part in supernet.modules():
+        if isinstance(part, SuperCell):
+            part.register_forward_hook(note)
+    with torch.inference_mode():
+        supernet(torch.rand(1, 3, 6, 6))
+    assert len(made) == sum(m.kind == CELL for m in space.graph.modules)
+    assert max(alive) < len(made) and sum(one() is not None for one in made) == 0
