@@ -161,7 +161,7 @@ def trained(path: Path, **settings: Any) -> RunDirectory:
     return run
 
 
-@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("cache", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_student_comes_closer_to_its_teacher(tmp_path: Path, cache: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     save_teacher(tmp_path / "t.safetensors")

@@ -69,7 +69,7 @@ def test_the_least_and_the_most_of_a_space_are_those_of_its_networks(name: str) 
     assert (reach.minimum, reach.maximum) == (min(costs), max(costs))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.sampled_from(sorted(SPACES)), st.integers(0, 1000), st.floats(0, 1), st.floats(0, 1))
 def test_the_choice_is_the_best_of_all_within_budgets(name: str, seed: int, first: float, second: float) -> None:
     space = SPACES[name]
