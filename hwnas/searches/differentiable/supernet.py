@@ -30,7 +30,7 @@ class Supernet(nn.Module, Generic[Relaxed]):
 
     @abstractmethod
     def choose(self, choice: Choice | None) -> None:
-        """Compute this choice alone from now on, as it would be deployed; None: all of them again."""
+        """Compute this choice alone from now on, as near to what would be deployed as can be; None: all again."""
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor: ...
