@@ -130,7 +130,7 @@ def test_an_impossible_space_is_a_wrong_request_that_names_the_option(name: str,
 
 
 def test_an_unknown_space_is_answered_with_the_known() -> None:
-    with pytest.raises(UsageError, match="no space is called 'darts'; there are: falsr, falsr-rgb, quantnas, "):
+    with pytest.raises(UsageError, match="no space is called 'darts'; there are: agd, autodeeplab, falsr, falsr-rgb, "):
         SPACES["darts"]
 
 

@@ -74,7 +74,7 @@ class Stop(Silent):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("after", [0, 1, 2])
+@pytest.mark.parametrize("after", [pytest.param(0, marks=pytest.mark.slow), 1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_search_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path, after: int) -> None:
     whole = Trilevel().run(small_task(tmp_path / "whole", ["0.3GFLOPs"]))
     with pytest.raises(KeyboardInterrupt):
