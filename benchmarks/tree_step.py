@@ -4,7 +4,7 @@
     python benchmarks/tree_step.py --channels 64 --cells 5 --crop 32 --batch 6      # as published; wants a GPU
 
 A step is one forward and backward of the weights, of the largest widths. Of a tree also when half of its nodes have no
-weight any more, and when one path is left, as long as the fixed one: what sparsestmax brings about. All take turns, so
+weight any more, and when one path is left, the fixed one: what sparsestmax brings about. All take turns, so
 that times compare; memory is what autograd keeps for the backward (of tensors that share storage, once), which is what
 decides the batch.
 """
@@ -44,12 +44,13 @@ def supernet_of(options: argparse.Namespace, network: str, device: torch.device)
 
 
 def keep_share(supernet: TrilevelSupernet, share: float) -> None:
-    """Leave weight to one of the longest paths, and to others at random as long as that share of modules is enough."""
+    """Leave weight to the path that is fixed elsewhere, and to others at random while that share is enough."""
     graph = supernet.graph
     kept: list[int] = []
-    others = list(range(len(graph.paths) - 1))
+    fixed = graph.paths.index((0,) * supernet.space.cells + (1, 1))
+    others = [path for path in range(len(graph.paths)) if path != fixed]
     random.Random(0).shuffle(others)
-    for path in (len(graph.paths) - 1, *others):
+    for path in (fixed, *others):
         needed = {i for other in (*kept, path) for i in graph.members[other]}
         if not kept or len(needed) <= share * len(graph.modules):
             kept.append(path)
