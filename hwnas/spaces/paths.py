@@ -85,6 +85,11 @@ class PathGraph:
         """All modules, each once, in an order in which each comes after all that its node is made of."""
         return self._placed[0]
 
+    @cached_property
+    def cells(self) -> dict[int, int]:
+        """Of each module that is a cell, its number among cells."""
+        return {i: number for number, i in enumerate(i for i, m in enumerate(self.modules) if m.kind == CELL)}
+
     @property
     def members(self) -> tuple[tuple[int, ...], ...]:
         """The modules of each path, by their numbers, in the order of computation."""

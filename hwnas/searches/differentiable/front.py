@@ -102,7 +102,7 @@ def _estimate(
     validation: Validation,
     settings: DifferentiableSettings,
 ) -> float:
-    """Validation PSNR of one choice of the supernet, as it would be deployed, with batch norms of its own."""
+    """Validation PSNR of one choice of the supernet, with batch norms of its own."""
     norms = [m for m in supernet.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     momenta = [m.momentum for m in norms]
     buffers = {name: buffer.clone() for name, buffer in supernet.named_buffers()}

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from hwnas.architecture import Architecture
 from hwnas.budget import Budget
-from hwnas.networks.trilevel import CELL
 from hwnas.searches.derivation import SAME_SCORE, sweep
 from hwnas.searches.differentiable.choices import Choice, Choices
 from hwnas.searches.trilevel.chains import Chains, Picks, best_chains
@@ -20,8 +19,8 @@ from hwnas.spaces.trilevel import CellChoice, TrilevelSpace
 
 Floats = NDArray[np.float64]
 
-
 _SLACK = 1e-9
+"""Share of a limit by which what is kept of cells may be over it: what is left of a limit is rounded."""
 
 
 def pack(path: int, cells: Sequence[CellChoice]) -> Choice:
@@ -62,8 +61,7 @@ class TrilevelChoices(Choices):
         self.space = space
         self.scores = scores
         graph = space.graph
-        kinds = [module.kind for module in graph.modules]
-        self._numbers = {i: kinds[:i].count(CELL) for i, kind in enumerate(kinds) if kind == CELL}
+        self._numbers = graph.cells
         self._cells = [[i for i in members if i in self._numbers] for members in graph.members]
         # What a path can score at best, whatever it costs.
         inside = scores.operators.max(-1).sum(-1) + scores.widths.max(-1).sum(-1)

@@ -123,7 +123,7 @@ class TrilevelCost(ExpectedCost[RelaxedPaths]):
 
     def __init__(self, tables: CostTables, uniform: RelaxedPaths) -> None:
         modules = tables.space.graph.modules
-        numbers = [i for i, module in enumerate(modules) if module.kind == CELL]
+        numbers = list(tables.space.graph.cells)
         self._tables = tables
         self._cells = {
             r: ([n for n, i in enumerate(numbers) if modules[i].resolution == r], table)

@@ -21,7 +21,7 @@ def cost_range(space: TrilevelSpace, budget: Budget) -> CostRange:
     """The least and the most, exactly, and the mean over paths of what they cost on average."""
     tables = CostTables(space, budget)
     paths = PathRelaxation(space.graph, "softmax", "none", 0.0)
-    cells = sum(module.kind == 0 for module in space.graph.modules)
+    cells = len(space.graph.cells)
     operators = torch.ones(cells, space.layers, len(space.operators)) / len(space.operators)
     widths = torch.ones(cells, space.layers - 1, len(space.widths)) / len(space.widths)
     uniform = RelaxedPaths(*paths(torch.zeros(paths.size), 0.0), operators, widths)
@@ -56,7 +56,7 @@ def require_feasible(space: TrilevelSpace, budgets: Sequence[Budget]) -> None:
 
 def _any(space: TrilevelSpace) -> TrilevelChoices:
     """Choices that are all alike."""
-    cells = sum(module.kind == 0 for module in space.graph.modules)
+    cells = len(space.graph.cells)
     operators = np.zeros((cells, space.layers, len(space.operators)))
     widths = np.zeros((cells, space.layers - 1, len(space.widths)))
     return TrilevelChoices(space, Scores(np.zeros(len(space.graph.paths)), operators, widths))

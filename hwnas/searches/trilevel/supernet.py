@@ -69,15 +69,13 @@ class TrilevelSupernet(Supernet[RelaxedPaths]):
             for slot in end_slots(space.backbone, channels, factor)
         }
         self.header = header(space.backbone, ends, factor)
-        kinds = [module.kind for module in self.graph.modules]
-        self._numbers = {i: kinds[:i].count(CELL) for i, kind in enumerate(kinds) if kind == CELL}
         self._ends = {} if self.graph.is_trellis else {end: path for path, end in enumerate(self.graph.ends)}
         # Nodes that are needed no more once a module has been computed: whole images have large ones.
         last = {module.source: i for i, module in enumerate(self.graph.modules)}
         self._read_last: dict[int, list[int]] = {}
         for node, i in last.items():
             self._read_last.setdefault(i, []).append(node)
-        cells = len(self._numbers)
+        cells = len(self.graph.cells)
         sizes = (
             (paths.size,),
             (cells, space.layers, len(space.operators)),
@@ -115,7 +113,7 @@ class TrilevelSupernet(Supernet[RelaxedPaths]):
                 continue
             source = nodes[module.source]
             if module.kind == CELL:
-                cell = self._numbers[i]
+                cell = self.graph.cells[i]
                 score = None if scores is None else scores[cell]
                 made = network(source, relaxed.operators[cell], operators[cell], widths[cell], score)
             else:
@@ -158,7 +156,7 @@ class TrilevelSupernet(Supernet[RelaxedPaths]):
         modules = torch.zeros(len(self.graph.modules), device=network.device)
         modules[list(members)] = 1
         chosen = [[0] * (self.space.layers - 1) for _ in range(len(operators))]
-        for number, cell in zip((self._numbers[i] for i in members if i in self._numbers), cells, strict=True):
+        for number, cell in zip((self.graph.cells[i] for i in members if i in self.graph.cells), cells, strict=True):
             operators[number, range(self.space.layers), list(cell.operators)] = 1
             chosen[number] = list(cell.widths)
         shares = torch.zeros(len(self.graph.paths), device=network.device)
