@@ -159,14 +159,6 @@ def test_ctrl_c_promises_no_resume_where_there_is_none(
     assert (answer.code, answer.err) == (130, "error: interrupted\n")
 
 
-@pytest.fixture
-def listens() -> Iterator[None]:
-    """Ctrl-C reaches this process, even if the tests were started in the background of a shell."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("listens")
 def test_ctrl_c_that_a_module_swallows_ends_the_command_all_the_same(
     hwnas: Any, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -231,6 +231,7 @@ def test_a_program_that_hangs_is_given_up_and_ended(
     assert list((tmp_path / STORAGE).iterdir()) == [] and str(tmp_path / STORAGE) not in _commands()
 
 
+@pytest.mark.usefixtures("listens")
 def test_a_benchmark_that_nobody_waits_for_is_ended(
     phone: Phone, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, wait_for: Callable[..., None]
 ) -> None:
