@@ -12,9 +12,8 @@ from hwnas.cli import options
 if TYPE_CHECKING:
     from hwnas.config import RunConfig
     from hwnas.devices import Fingerprint
-    from hwnas.latency.table import LatencyTable, Survey
+    from hwnas.latency.table import LatencyTable, Survey, SurveyedSpace
     from hwnas.sizes import Size
-    from hwnas.spaces.space import LayerwiseSpace
 
 table = typer.Typer(
     no_args_is_help=True, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]}
@@ -271,14 +270,14 @@ def validate(
     stdout.print(f"the reference takes {now:.4g} ms now, and took {survey.ms:.4g} ms when the table was built")
 
 
-def _space_and_size(settings: RunConfig) -> tuple[LayerwiseSpace, Size]:
+def _space_and_size(settings: RunConfig) -> tuple[SurveyedSpace, Size]:
     from hwnas import pipeline
     from hwnas.latency.cost import LatencyCost
+    from hwnas.latency.table import surveyed
     from hwnas.sizes import parse_size
-    from hwnas.spaces.space import layerwise
 
     size = LatencyCost.default_input_size if settings.input_size is None else parse_size(settings.input_size)
-    return layerwise(pipeline.space_of(settings), "a latency table"), size
+    return surveyed(pipeline.space_of(settings)), size
 
 
 def _existing(settings: RunConfig, fingerprint: Fingerprint | None = None) -> tuple[LatencyTable, Survey]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -125,6 +125,10 @@ class CostModel(ABC):
             layers.append(rest)
         return Cost(self.name, sum(layer.value for layer in layers), self.unit, size, tuple(layers))
 
+    def prices(self, space: SearchSpace, input_size: Size) -> Callable[[OperatorSpec, int], float]:
+        """What one copy of an operator costs in a space: by it, and by its resolution as of `Slot`."""
+        return lambda spec, resolution: self.operator_cost(spec, _scaled(input_size, resolution))
+
     def table(self, space: LayerwiseSpace, input_size: Size) -> Mapping[str, list[float]]:
         """Cost of every candidate of every layer, copies included: ``[layer][candidate]``.
 
@@ -133,11 +137,9 @@ class CostModel(ABC):
         """
         if not self.additive:
             raise ValueError(f"{self.name} does not add up over operators, so it has no table")
+        price = self.prices(space, input_size)
         return {
-            slot.name: [
-                slot.count * self.operator_cost(spec, _scaled(input_size, slot.resolution))
-                for spec in space.choices[slot.name]
-            ]
+            slot.name: [slot.count * price(spec, slot.resolution) for spec in space.choices[slot.name]]
             for slot in space.wiring.slots
         }
 

@@ -16,17 +16,11 @@ from hwnas.devices.runner.timing import paired_ratios, quantile
 from hwnas.devices.target import Target
 from hwnas.errors import HwnasError
 from hwnas.exporters.untrained import untrained_suffix, write_untrained
-from hwnas.latency.design import (
-    CALIBRATION,
-    Choice,
-    calibration_choices,
-    operator_choices,
-    reference_choice,
-)
-from hwnas.latency.table import MOST, LatencyTable, MeasuredNetwork, Purpose, Survey, find_tables
+from hwnas.latency.design import CALIBRATION
+from hwnas.latency.table import MOST, LatencyTable, MeasuredNetwork, Purpose, Survey, SurveyedSpace, find_tables
 from hwnas.progress import Progress, Silent, Task
 from hwnas.sizes import Size
-from hwnas.spaces.space import LayerwiseSpace
+from hwnas.spaces.space import Choice
 
 ROUNDS = 15
 """Turns of each network."""
@@ -66,7 +60,7 @@ def measure_session(
     survey: Survey, choices: Sequence[Choice], device: Device, rounds: int, progress: Progress
 ) -> Session:
     """`measure_in_turn` for networks of a survey's space and its reference."""
-    reference, *others = (survey.architecture(choice) for choice in (survey.reference, *choices))
+    reference, *others = (survey.space.chosen(choice) for choice in (survey.reference, *choices))
     return measure_in_turn(reference, others, survey.size, device, rounds, progress)
 
 
@@ -128,7 +122,7 @@ def _written(network: Architecture, size: Size, target: Target, stem: Path) -> P
 
 def batches(survey: Survey, choices: Sequence[Choice]) -> list[list[Choice]]:
     """So many networks of a survey's space together as the device's memory may bear."""
-    together = how_many_together([survey.architecture(choice) for choice in choices], survey.size)
+    together = how_many_together([survey.space.chosen(choice) for choice in choices], survey.size)
     return [list(choices[i : i + together]) for i in range(0, len(choices), together)]
 
 
@@ -140,8 +134,8 @@ def how_many_together(networks: Sequence[Architecture], size: Size) -> int:
 
 def wanted(survey: Survey, calibration: int) -> list[tuple[Choice, Purpose]]:
     """Networks that a complete survey has, and what each is for."""
-    operators = operator_choices(survey.space, survey.reference)
-    at_random = calibration_choices(survey.space, calibration)
+    operators = survey.design.operators(survey.reference)
+    at_random = survey.design.calibration(calibration)
     purposes: dict[Choice, Purpose] = dict.fromkeys(at_random, "calibration")
     purposes |= dict.fromkeys(operators, "operator")
     purposes.pop(survey.reference, None)
@@ -186,10 +180,10 @@ def estimate_minutes(survey: Survey, device: Device, calibration: int = CALIBRAT
     turns = _Turns()
     with TemporaryDirectory(prefix="hwnas-") as folder:
         target = device.target
-        reference = _written(survey.architecture(survey.reference), survey.size, target, Path(folder) / "reference")
+        reference = _written(survey.space.chosen(survey.reference), survey.size, target, Path(folder) / "reference")
         started = time.monotonic()  # after what the first of all networks takes besides: libraries are loaded for it
         for choice in lacking[:1]:
-            _written(survey.architecture(choice), survey.size, target, Path(folder) / "other")
+            _written(survey.space.chosen(choice), survey.size, target, Path(folder) / "other")
         device.measure([reference], Timing(survey.size, 3, precision=0.0, seconds=0.0), turns)
         whole = time.monotonic() - started
     # Compilers have no turns, and not every device tells of them.
@@ -214,19 +208,19 @@ def estimated_seconds(survey: Survey, lacking: Sequence[Choice], before: float, 
 
 
 def open_survey(
-    device: Device, space: LayerwiseSpace, size: Size, fingerprint: Fingerprint
+    device: Device, space: SurveyedSpace, size: Size, fingerprint: Fingerprint
 ) -> tuple[LatencyTable, Survey]:
     """The device's table, and its survey of a space at a size; each begun if it is not there."""
     target = device.target
     table = next((t for t in find_tables(target.name) if t.fits(target, fingerprint)), None)
     table = table or LatencyTable.empty(target, fingerprint)
     survey = table.survey(space, size)
-    return table, survey or Survey(size=size, space=space, reference=reference_choice(space, target))
+    return table, survey or Survey.begun(space, size, target)
 
 
 def build_table(
     device: Device,
-    space: LayerwiseSpace,
+    space: SurveyedSpace,
     size: Size,
     progress: Progress,
     calibration: int = CALIBRATION,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NoReturn
@@ -29,11 +29,11 @@ from hwnas.latency.build import (
     require_same,
 )
 from hwnas.latency.fit import LatencyModel, fit
-from hwnas.latency.table import LatencyTable, MeasuredNetwork, Survey, find_tables
+from hwnas.latency.table import LatencyTable, MeasuredNetwork, Survey, SurveyedSpace, design_of, find_tables, surveyed
 from hwnas.operators import OperatorSpec
 from hwnas.progress import Progress, Silent
 from hwnas.sizes import Size, format_size
-from hwnas.spaces.space import LayerwiseSpace, SearchSpace, layerwise
+from hwnas.spaces.space import SearchSpace
 
 CHANGED = 0.1
 """Share by which a device that is faster or slower than it was is worth a line."""
@@ -82,7 +82,7 @@ class LatencyCost(TargetCostModel):
         super().__init__(target)
         self._fitted: list[_Fitted] | None = None
         self._fingerprint = fingerprint
-        self._in_use: tuple[LayerwiseSpace, Size] | None = None
+        self._in_use: tuple[SurveyedSpace, Size] | None = None
         self._whole: tuple[Architecture, Size] | None = None
 
     @property
@@ -115,8 +115,9 @@ class LatencyCost(TargetCostModel):
     def require(self, space: SearchSpace, size: Size) -> None:
         """Find out, before anything takes long, whether the device is there and a table is of what it is now.
 
-        Its reference is measured: predictions are of the speed that the device has now. Where layers are not chosen one
-        by one there is no table: networks are measured whole, and ``space.first`` is what they are compared with.
+        Its reference is measured: predictions are of the speed that the device has now. Of other spaces than
+        `SurveyedSpace` there is no table: networks are measured whole, and ``space.first`` is what they are compared
+        with.
 
         Raises:
             HwnasError: if not; without a table with the command that builds it and about how long that takes.
@@ -124,7 +125,7 @@ class LatencyCost(TargetCostModel):
         with open_device(self.target) as device:
             self._fingerprint, self._fitted = device.probe().fingerprint, None
             self._whole = None
-            if not isinstance(space, LayerwiseSpace):
+            if not isinstance(space, SurveyedSpace):
                 self._whole = space.first, size
                 self._measure_whole(device, [], Silent())
                 return
@@ -152,7 +153,8 @@ class LatencyCost(TargetCostModel):
             # Somebody may have added to the table since, and a resumed search has not asked for the device yet.
             self._fingerprint, self._fitted = device.probe().fingerprint, None
             found = self._of(architectures, input_size)
-            survey, choices = found.survey, [found.survey.choice(architecture) for architecture in architectures]
+            survey = found.survey
+            choices = [c for architecture in architectures if (c := survey.space.choice_of(architecture)) is not None]
             before = self.yardstick if self._is_in_use(survey) else survey.ms
             for batch in batches(survey, choices):
                 sessions.append(measure_session(survey, batch, device, ROUNDS, progress))
@@ -189,7 +191,7 @@ class LatencyCost(TargetCostModel):
         self.yardstick = statistics.median(session.reference_ms for session in sessions)
         self._fitted = None
 
-    def fitted(self, space: LayerwiseSpace, size: Size) -> _Fitted:
+    def fitted(self, space: SurveyedSpace, size: Size) -> _Fitted:
         """The survey of a space.
 
         Raises:
@@ -201,7 +203,7 @@ class LatencyCost(TargetCostModel):
             f"build it by: {build_command(self.target.name, space, size)}"
         )
 
-    def _of_others(self, space: LayerwiseSpace, size: Size) -> str:
+    def _of_others(self, space: SurveyedSpace, size: Size) -> str:
         """What is different of another device, or of this one as it was, whose table has the space."""
         if self._fingerprint is None:
             return ""
@@ -258,25 +260,19 @@ class LatencyCost(TargetCostModel):
         return self.architecture_cost(architecture, size).layers[-1]
 
     def space_constant(self, space: SearchSpace, input_size: Size) -> float:
-        return self.fitted(layerwise(space, "a latency table"), input_size).model.constant
+        return self.fitted(surveyed(space), input_size).model.constant
 
-    def table(self, space: LayerwiseSpace, input_size: Size) -> Mapping[str, list[float]]:
-        model = self.fitted(space, input_size).model
-        return {
-            slot.name: [slot.count * model.operators[spec, slot.resolution] for spec in space.choices[slot.name]]
-            for slot in space.wiring.slots
-        }
+    def prices(self, space: SearchSpace, input_size: Size) -> Callable[[OperatorSpec, int], float]:
+        operators = self.fitted(surveyed(space), input_size).model.operators
+        return lambda spec, resolution: operators[spec, resolution]
 
 
-def build_command(target: str, space: LayerwiseSpace, size: Size) -> str:
+def build_command(target: str, space: SurveyedSpace, size: Size) -> str:
     """The command that builds the table of a published space, or of the space as a user has set it."""
-    wiring = space.wiring.model_dump()
-    bits = sorted({spec.weight_bits for candidates in space.choices.values() for spec in candidates})
     options = [
         *("--target", target, "--input-size", format_size(size), "--space", space.name),
-        *("--scale", str(space.wiring.scale), "--bits", ",".join(map(str, bits))),
-        *(part for name in ("cells", "channels") if name in wiring for part in (f"--{name}", str(wiring[name]))),
-        *(f"--{'' if wiring[name] else 'no-'}{name}" for name in ("adadm", "bicubic") if name in wiring),
+        *("--scale", str(space.scale), "--bits", ",".join(map(str, space.bits))),
+        *design_of(space).options(),
     ]
     return shlex.join(["hwnas", "table", "build", *options])
 

@@ -1,75 +1,92 @@
-"""Which networks of a space are measured, so that the time of each operator can be told."""
+"""What latency tables have to know of a kind of space: which networks are measured, and what is told from them."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from hwnas.cost_models.counting import BitOpsCost
 from hwnas.devices.target import Target
 from hwnas.operators import OperatorSpec
-from hwnas.spaces.space import LayerwiseSpace
+from hwnas.spaces.space import Choice, ChoiceSpace
 
-Choice = tuple[int, ...]
-"""The candidate of each layer, in the order of the space's layers."""
+Place = tuple[OperatorSpec, int]
+"""An operator, and the side of its maps as a multiple of the low-resolution image's."""
+
+Space = TypeVar("Space", bound=ChoiceSpace)
 
 CALIBRATION = 40
 """Networks at random that a table is calibrated with. With 40 random networks besides those of single operators, half
 of the predictions were within 2.5 %; with none, within 4 % (docs/results.md)."""
 
-_SIZE = (32, 32)
+SPREAD = 3.0
+"""How far numbers may be from one another, in times of the reference: so much that nothing is drawn anywhere."""
 
 
-def reference_choice(space: LayerwiseSpace, target: Target) -> Choice:
-    """The network that all others are compared with: in each layer the operator of the fewest effective BitOps."""
-    bitops = BitOpsCost()
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """A number that is told from the measured networks.
 
-    def cost(spec: OperatorSpec) -> tuple[float, int]:
-        nominal = bitops.operator_cost(spec, _SIZE)
-        return target.effective_bitops(spec, nominal), -spec.weight_bits
-
-    return tuple(min(range(len(c)), key=lambda i: cost(c[i])) for c in space.choices.values())
-
-
-def operator_choices(space: LayerwiseSpace, reference: Choice) -> list[Choice]:
-    """One network for each distinct operator at each size of its maps, which stands in for the reference's there.
-
-    Where several layers may have it, it stands in the one that is repeated most often, since it weighs most there.
+    Attributes:
+        what: that it is of.
+        spread: how far from 0 it is expected to be, in times of the reference.
+        positive: whether it cannot be less than 0.
     """
-    slots = space.wiring.slots
-    found: dict[tuple[OperatorSpec, int], tuple[int, int, int]] = {}
-    for layer, slot in enumerate(slots):
-        for candidate, spec in enumerate(space.choices[slot.name]):
-            key = spec, slot.resolution
-            if candidate != reference[layer] and (key not in found or slot.count > found[key][0]):
-                found[key] = slot.count, layer, candidate
-    return [_replaced(reference, layer, candidate) for _, layer, candidate in found.values()]
+
+    what: Hashable
+    spread: float = SPREAD
+    positive: bool = False
 
 
-def calibration_choices(space: LayerwiseSpace, count: int, seed: int = 0) -> list[Choice]:
-    """Networks at random in which all candidates of a layer are equally frequent."""
-    rng = random.Random(seed)
-    columns = []
-    for candidates in space.choices.values():
-        column = [i % len(candidates) for i in range(count)]
-        rng.shuffle(column)
-        columns.append(column)
-    return list(zip(*columns, strict=True))
+class Design(ABC, Generic[Space]):
+    """How networks of a space are measured, and how the time of an operator is told from them.
 
+    Args:
+        space: the space.
+    """
 
-def held_out_choices(space: LayerwiseSpace, count: int, measured: Iterable[Choice], seed: int) -> list[Choice]:
-    """Networks at random, none of which is among the ``measured``; fewer, if the space has not so many."""
-    rng, taken = random.Random(seed), set(measured)
-    found: list[Choice] = []
-    for _ in range(100 * count):
-        if len(found) == count:
-            break
-        choice = tuple(rng.randrange(len(candidates)) for candidates in space.choices.values())
-        if choice not in taken:
-            taken.add(choice)
-            found.append(choice)
-    return found
+    def __init__(self, space: Space) -> None:
+        self.space = space
 
+    @abstractmethod
+    def reference(self, target: Target) -> Choice:
+        """The network that all others are compared with."""
 
-def _replaced(choice: Choice, layer: int, candidate: int) -> Choice:
-    return (*choice[:layer], candidate, *choice[layer + 1 :])
+    @abstractmethod
+    def operators(self, reference: Choice) -> list[Choice]:
+        """Networks from which the operators are told; all of them are measured."""
+
+    @abstractmethod
+    def calibration(self, count: int, seed: int = 0) -> list[Choice]:
+        """Networks at random, in which all alternatives are about equally frequent."""
+
+    @abstractmethod
+    def at_random(self, rng: random.Random) -> Choice:
+        """A network at random, of the kind that `calibration` has."""
+
+    @abstractmethod
+    def features(self, target: Target) -> Mapping[Place, Mapping[Feature, float]]:
+        """For all operators that networks of the space have: the numbers that its time is the sum of, and how often."""
+
+    @abstractmethod
+    def settled(self, constant: float, operators: Mapping[Place, float]) -> tuple[float, dict[Place, float]]:
+        """The same sums with no operator below 0, if the features leave it open what is an operator's."""
+
+    @abstractmethod
+    def options(self) -> list[str]:
+        """Options of the command line, besides name, scale and bits, that make this space."""
+
+    def held_out(self, count: int, measured: Iterable[Choice], seed: int) -> list[Choice]:
+        """Networks at random, none of which is among the ``measured``; fewer, if the space has not so many."""
+        rng, taken = random.Random(seed), set(measured)
+        found: list[Choice] = []
+        for _ in range(100 * count):
+            if len(found) == count:
+                break
+            choice = self.at_random(rng)
+            if choice not in taken:
+                taken.add(choice)
+                found.append(choice)
+        return found

@@ -5,8 +5,7 @@ has, by operator and size of its maps, times its copies. Runtimes fuse an activa
 one kernel, and all networks that are measured are whole and deployed, so each number is what the operator takes in
 place, neighbours included. The numbers are those that explain all measured networks best, in relative terms.
 
-Widths that the target computes alike take about the same time, but not quite: a map of four bits is clipped. So each of
-them has a number of its own that is drawn towards the others'.
+How the time of an operator is put together of numbers is a matter of the kind of space: see `Design.features`.
 """
 
 from __future__ import annotations
@@ -20,23 +19,15 @@ from numpy.typing import NDArray
 from hwnas.architecture import Architecture
 from hwnas.devices.target import Target
 from hwnas.errors import HwnasError
+from hwnas.latency.design import Place
 from hwnas.latency.table import Survey
-from hwnas.operators import OperatorSpec
-
-Place = tuple[OperatorSpec, int]
-"""An operator, and the side of its maps as a multiple of the low-resolution image's."""
+from hwnas.spaces.space import Choice
 
 FEWEST = 19
 """Networks at random, of which something can be said that holds 19 times in 20."""
 
 _NOISE = 0.03
-"""Relative error of a measured ratio that the two spreads below are held against."""
-
-_WIDTH_SPREAD = 0.01
-"""How far the numbers of widths that are computed alike are expected to be apart, in times of the reference."""
-
-_SPREAD = 3.0
-"""The same of different operators: so much that nothing is drawn anywhere."""
+"""Relative error of a measured ratio, which the spreads of features are held against."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,60 +71,62 @@ def fit(survey: Survey, target: Target) -> LatencyModel:
     Raises:
         HwnasError: if it is not complete.
     """
-    slots = survey.space.wiring.slots
-    places: dict[Place, int] = {}
-    for slot in slots:
-        for spec in survey.space.choices[slot.name]:
-            places.setdefault((spec, slot.resolution), len(places))
-    computed: dict[tuple[OperatorSpec, int, int], int] = {}
-    alike = [
-        computed.setdefault((spec.float_twin, target.computes(spec), resolution), len(computed))
-        for spec, resolution in places
-    ]
-    # Columns: one for each operator as it is computed, one for each width of it, and the constant.
-    n, m = len(computed), len(places)
+    if survey.lacking or not survey.reference_ms:
+        raise HwnasError(f"the table lacks {len(survey.lacking)} networks that tell operators; go on with building it")
+    places = survey.design.features(target)
+    numbers = {feature: i for i, feature in enumerate(dict.fromkeys(f for made_of in places.values() for f in made_of))}
 
-    def row(architecture: Architecture) -> NDArray[np.float64]:
-        counts = np.zeros(n + m + 1)
+    def row(choice: Choice) -> NDArray[np.float64]:
+        counts = np.zeros(len(numbers) + 1)
         counts[-1] = 1
-        for slot in slots:
-            place = places[architecture.operators[slot.name], slot.resolution]
-            counts[alike[place]] += slot.count
-            counts[n + place] += slot.count
+        network = survey.space.chosen(choice)
+        for slot in network.wiring.slots:
+            for feature, amount in places[network.operators[slot.name], slot.resolution].items():
+                counts[numbers[feature]] += slot.count * amount
         return counts
 
-    rows = [row(survey.architecture(survey.reference)), *(row(survey.architecture(x.choice)) for x in survey.networks)]
+    rows = np.array([row(choice) for choice in (survey.reference, *(network.choice for network in survey.networks))])
     ratios = np.array([1.0, *(network.ratio for network in survey.networks)])
-    unseen = [place for place, i in places.items() if not any(r[n + i] for r in rows)]
-    if unseen or not survey.reference_ms:
-        raise HwnasError(f"the table lacks {len(unseen)} of {m} operators; go on with building it")
-    features = np.array(rows) / ratios[:, None]
-    penalty = np.concatenate([np.full(n, (_NOISE / _SPREAD) ** 2), np.full(m, (_NOISE / _WIDTH_SPREAD) ** 2), [1e-9]])
-    inverse = np.linalg.inv(features.T @ features + np.diag(penalty))
-    solution = inverse @ features.T @ np.ones(len(ratios))
-    errors = 1 - features @ solution
-    leverage = np.einsum("ij,jk,ik->i", features, inverse, features)
-    held_out = np.abs(errors / np.maximum(1 - leverage, 1e-6))
-    random_ones = [held_out[i + 1] for i, network in enumerate(survey.networks) if network.why == "calibration"]
-    if not np.all(np.isfinite(solution)):
-        raise HwnasError("the table's times cannot be explained by numbers; delete it, and build it again")
-    values = {place: solution[alike[i]] + solution[n + i] for place, i in places.items()}
-    constant = solution[-1]
-    # Of all operators between the same channels the cheapest counts nothing; the constant takes what it does.
-    least: dict[tuple[int, int, int], float] = {}
-    for (spec, resolution), value in values.items():
-        kind = spec.in_channels, spec.out_channels, resolution
-        least[kind] = min(value, least.get(kind, np.inf))
-    for slot in slots:
-        constant += slot.count * least[slot.in_channels, slot.out_channels, slot.resolution]
+    features = rows / ratios[:, None]
+    penalty = np.array([*((_NOISE / feature.spread) ** 2 for feature in numbers), 1e-9])
+    least = np.array([*(0.0 if feature.positive else -np.inf for feature in numbers), -np.inf])
+    try:
+        solution, held_out = _regression(features, penalty, least)
+    except (ValueError, np.linalg.LinAlgError) as error:
+        raise HwnasError("the table's times cannot be explained by numbers; delete it, and build it again") from error
+    random_ones = [abs(held_out[i + 1]) for i, network in enumerate(survey.networks) if network.why == "calibration"]
+    operators = {
+        place: float(sum(amount * solution[numbers[feature]] for feature, amount in made_of.items()))
+        for place, made_of in places.items()
+    }
+    constant, operators = survey.design.settled(float(solution[-1]), operators)
     return LatencyModel(
-        constant=float(constant * survey.ms),
-        operators={
-            (spec, resolution): float((value - least[spec.in_channels, spec.out_channels, resolution]) * survey.ms)
-            for (spec, resolution), value in values.items()
-        },
+        constant=constant * survey.ms,
+        operators={place: value * survey.ms for place, value in operators.items()},
         uncertainty=_bound_of_19_in_20(random_ones),
     )
+
+
+def _regression(
+    features: NDArray[np.float64], penalty: NDArray[np.float64], least: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The numbers of which all rows are 1 as nearly as can be, and by how much each row is not if it is left out.
+
+    Args:
+        features: [N, M].
+        penalty: [M], of squares.
+        least: [M], lower bounds.
+    """
+    from scipy.optimize import lsq_linear
+
+    system = np.vstack([features, np.diag(np.sqrt(penalty))])
+    wanted = np.concatenate([np.ones(len(features)), np.zeros(len(penalty))])
+    found = lsq_linear(system, wanted, (least, np.inf), method="bvls")
+    # Of ridge regression, with those numbers that are not at their bounds.
+    free = features[:, found.active_mask == 0]
+    inverse = np.linalg.inv(free.T @ free + np.diag(penalty[found.active_mask == 0]))
+    leverage = np.einsum("ij,jk,ik->i", free, inverse, free)
+    return found.x, (1 - features @ found.x) / np.maximum(1 - leverage, 1e-6)
 
 
 def _bound_of_19_in_20(errors: Sequence[float]) -> float | None:

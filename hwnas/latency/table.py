@@ -17,12 +17,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from hwnas.architecture import Architecture
 from hwnas.devices.measurement import Fingerprint, Milliseconds
 from hwnas.devices.target import Target
-from hwnas.errors import HwnasError, first_problem
+from hwnas.errors import HwnasError, UsageError, first_problem
 from hwnas.exporters.untrained import GRAPHS
 from hwnas.files import write_text
-from hwnas.latency.design import Choice, operator_choices
+from hwnas.latency.design import Design
+from hwnas.latency.layerwise import LayerwiseDesign
+from hwnas.latency.trilevel import TrilevelDesign
 from hwnas.sizes import Size, format_size
-from hwnas.spaces.space import LayerwiseSpace
+from hwnas.spaces.space import Choice, LayerwiseSpace, SearchSpace
+from hwnas.spaces.trilevel import TrilevelSpace
 from hwnas.user_files import user_folder
 
 _IDENTITY = {"target", "artifact", "profile", "accelerator", "graphs"}
@@ -53,6 +56,10 @@ class MeasuredNetwork(BaseModel):
     rounds: int = Field(ge=1)
 
 
+SurveyedSpace = LayerwiseSpace | TrilevelSpace
+"""Spaces of which there are tables."""
+
+
 class Survey(BaseModel):
     """What was measured of one space at one input size.
 
@@ -68,7 +75,7 @@ class Survey(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     size: Size
-    space: LayerwiseSpace
+    space: SurveyedSpace
     reference: Choice
     reference_ms: tuple[Milliseconds, ...] = ()
     networks: tuple[MeasuredNetwork, ...] = ()
@@ -76,49 +83,47 @@ class Survey(BaseModel):
 
     @model_validator(mode="after")
     def _choices_are_of_the_space(self) -> Survey:
-        sizes = [len(candidates) for candidates in self.space.choices.values()]
         for choice in (self.reference, *(network.choice for network in self.networks)):
-            if len(choice) != len(sizes) or not all(0 <= i < n for i, n in zip(choice, sizes, strict=True)):
+            if not self.space.has(choice):
                 raise ValueError(f"{list(choice)} is no network of the space")
         return self
 
     def __str__(self) -> str:
-        bits = sorted({spec.weight_bits for candidates in self.space.choices.values() for spec in candidates})
-        return f"{self.space.name} of {', '.join(map(str, bits))} bits at {format_size(self.size)}"
+        return f"{self.space.name} of {', '.join(map(str, self.space.bits))} bits at {format_size(self.size)}"
+
+    @classmethod
+    def begun(cls, space: SurveyedSpace, size: Size, target: Target) -> Survey:
+        """The survey in which nothing has been measured yet."""
+        return cls(size=size, space=space, reference=design_of(space).reference(target))
+
+    @property
+    def design(self) -> Design[Any]:
+        """What there is to measure."""
+        return design_of(self.space)
 
     @property
     def ms(self) -> float:
         """Time of the reference: the median of all sessions."""
         return statistics.median(self.reference_ms)
 
-    def covers(self, space: LayerwiseSpace, size: Size) -> bool:
+    def covers(self, space: SearchSpace, size: Size) -> bool:
         """Whether it was made for this space at this size."""
-        return self.size == size and self.space.wiring == space.wiring and self.space.choices == space.choices
+        return self.size == size and self.space.has_same_networks(space)
 
     def can_tell(self, architecture: Architecture, size: Size) -> bool:
         """Whether the network is one of its space, at its size."""
-        choices = self.space.choices
-        return (
-            self.size == size
-            and self.space.wiring == architecture.wiring
-            and all(spec in choices[layer] for layer, spec in architecture.operators.items())
-        )
+        return self.size == size and self.space.choice_of(architecture) is not None
 
-    def architecture(self, choice: Choice) -> Architecture:
-        """The network of a choice."""
-        return self.space.architecture(dict(zip(self.space.choices, choice, strict=True)))
-
-    def choice(self, architecture: Architecture) -> Choice:
-        """The choice of a network of the space."""
-        return tuple(
-            candidates.index(architecture.operators[layer]) for layer, candidates in self.space.choices.items()
-        )
+    @property
+    def lacking(self) -> list[Choice]:
+        """Networks that operators are told from, and that have not been measured."""
+        there = {network.choice for network in self.networks}
+        return [choice for choice in self.design.operators(self.reference) if choice not in there]
 
     @property
     def is_complete(self) -> bool:
-        """Whether every operator of the space has been measured."""
-        there = {network.choice for network in self.networks}
-        return bool(self.reference_ms) and there.issuperset(operator_choices(self.space, self.reference))
+        """Whether every operator of the space can be told."""
+        return bool(self.reference_ms) and not self.lacking
 
     def with_networks(self, networks: Iterable[MeasuredNetwork]) -> Survey:
         """The survey with more networks; of one that is there, what it is there for stays, and the most turns count."""
@@ -184,7 +189,7 @@ class LatencyTable(BaseModel):
         ours, theirs = ({**t.fingerprint.model_dump(), **t.model_dump(include=_IDENTITY)} for t in (self, other))
         return "; ".join(f"{name} {value}, now {theirs[name]}" for name, value in ours.items() if value != theirs[name])
 
-    def survey(self, space: LayerwiseSpace, size: Size) -> Survey | None:
+    def survey(self, space: SearchSpace, size: Size) -> Survey | None:
         """The survey of a space at a size."""
         return next((survey for survey in self.surveys if survey.covers(space, size)), None)
 
@@ -241,6 +246,25 @@ class LatencyTable(BaseModel):
             yield
         finally:
             lock.release()
+
+
+def design_of(space: SurveyedSpace) -> Design[Any]:
+    """How networks of the space are measured."""
+    return TrilevelDesign(space) if isinstance(space, TrilevelSpace) else LayerwiseDesign(space)
+
+
+def surveyed(space: SearchSpace) -> SurveyedSpace:
+    """The space, if there are tables of its kind.
+
+    Raises:
+        UsageError: if there are not.
+    """
+    if not isinstance(space, SurveyedSpace):
+        raise UsageError(
+            f"there are latency tables of spaces as those of quantnas and trilevel, which {space.name} is not: its "
+            "networks are measured whole"
+        )
+    return space
 
 
 def tables_folder() -> Path:

@@ -10,7 +10,6 @@ from scipy.stats import spearmanr
 from hwnas.devices.device import Device
 from hwnas.errors import HwnasError
 from hwnas.latency.build import ROUNDS, Rounds, batches, measure_session, require_same
-from hwnas.latency.design import held_out_choices
 from hwnas.latency.fit import fit
 from hwnas.latency.table import LatencyTable, Survey
 from hwnas.progress import Progress
@@ -90,7 +89,7 @@ def validate(
         HwnasError: if the table is not complete, the device is another than the table's, or as `Device.measure`.
     """
     model = fit(survey, device.target)
-    choices = held_out_choices(survey.space, count, (network.choice for network in survey.networks), seed)
+    choices = survey.design.held_out(count, (network.choice for network in survey.networks), seed)
     if len(choices) < 2:
         raise HwnasError("the table has measured all of the space; there is nothing to validate it on")
     bar = progress.task("validate", rounds * len(choices))
@@ -104,5 +103,5 @@ def validate(
         clock += session.clock_ms
         references.append(session.reference_ms)
         bar.advance(0, reference=f"{session.reference_ms:.3g} ms")
-    predicted = [model.predict(survey.architecture(choice)) for choice in choices]
+    predicted = [model.predict(survey.space.chosen(choice)) for choice in choices]
     return Validation(tuple(predicted), tuple(measured), tuple(clock), tuple(references))

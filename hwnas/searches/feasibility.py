@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING
 
 from hwnas.budget import Budget
 from hwnas.errors import UsageError
 from hwnas.searches.derivation import CostLimit, derive
-from hwnas.spaces.space import LayerwiseSpace
+from hwnas.spaces.space import LayerwiseSpace, SearchSpace
 
 UNKNOWN = 0.1
 """Share by which predictions are taken to be off that do not say."""
@@ -42,30 +42,57 @@ def cost_range(space: LayerwiseSpace, budget: Budget) -> CostRange:
 
 
 def require_feasible(space: LayerwiseSpace, budgets: Sequence[Budget]) -> None:
-    """Refuse budgets that no architecture of the space meets.
+    """Refuse budgets that no architecture of the space meets; errors as `require_within_reach`."""
+
+    def can_meet(bounds: Sequence[Budget]) -> bool:
+        limits = [
+            CostLimit(bound.model.table(space, size), bound.limit - bound.model.space_constant(space, size))
+            for bound, size in ((bound, bound.input_size) for bound in bounds)
+        ]
+        zeros = {layer: [0.0] * len(candidates) for layer, candidates in space.choices.items()}
+        return derive(zeros, limits) is not None
+
+    require_within_reach(space, budgets, lambda budget: cost_range(space, budget), can_meet, "narrower bits")
+
+
+def require_within_reach(
+    space: SearchSpace,
+    budgets: Sequence[Budget],
+    range_of: Callable[[Budget], CostRange],
+    can_meet: Callable[[Sequence[Budget]], bool],
+    narrower: str,
+    minimum: str = "minimum",
+) -> None:
+    """Refuse budgets that no architecture of any space meets.
+
+    Args:
+        space: the space.
+        budgets: to be met.
+        range_of: what its architectures cost.
+        can_meet: whether one of them meets several budgets together.
+        narrower: what to use for cheaper ones, besides fewer cells and channels.
+        minimum: what the least that they cost is called.
 
     Raises:
         UsageError: with the minimum, centre and maximum of the space; or if only the combination cannot be met.
     """
-    limits = []
+    bounds = []
     for budget in budgets:
         if not budget.model.additive:
             raise UsageError(f"{budget.metric} does not add up over operators, so a search cannot be held to it")
-        reach, prediction = cost_range(space, budget), budget.model.prediction(space.first, budget.input_size)
+        reach, prediction = range_of(budget), budget.model.prediction(space.first, budget.input_size)
         # What a prediction may be off by is for the device to decide.
         limit = budget.limit if prediction is None else budget.limit * (1 + (prediction.uncertainty or UNKNOWN))
         if limit < reach.minimum:
             # Rounded up, so that the number shown is a budget that can be met.
-            minimum = budget.format(reach.minimum, ROUND_CEILING)
+            least = budget.format(reach.minimum, ROUND_CEILING)
             raise UsageError(
                 f"no architecture of space {space.name} meets {budget}: "
-                f"its {'predicted ' * (prediction is not None)}minimum is {minimum}{reach.beyond(budget)}; "
-                "raise the budget, or use fewer cells, fewer channels or narrower bits"
+                f"its {'predicted ' * (prediction is not None)}{minimum} is {least}{reach.beyond(budget)}; "
+                f"raise the budget, or use fewer cells, fewer channels or {narrower}"
             )
-        constant = budget.model.space_constant(space, budget.input_size)
-        limits.append(CostLimit(budget.model.table(space, budget.input_size), limit - constant))
-    zeros = {layer: [0.0] * len(candidates) for layer, candidates in space.choices.items()}
-    if derive(zeros, limits) is None:
+        bounds.append(replace(budget, limit=limit))
+    if not can_meet(bounds):
         raise UsageError(
             f"each of {' and '.join(map(str, budgets))} can be met in space {space.name}, "
             "but not all together; raise one of them"

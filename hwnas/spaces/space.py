@@ -53,8 +53,34 @@ class SearchSpace(BaseModel, ABC):
         """A uniformly random architecture."""
 
 
-class LayerwiseSpace(SearchSpace):
+Choice = tuple[int, ...]
+"""A network of a space, as numbers whose meaning is the space's."""
+
+
+class ChoiceSpace(SearchSpace):
+    """A space whose networks can be written as numbers. Latency tables are of such spaces, and keep networks so."""
+
+    @abstractmethod
+    def has(self, choice: Choice) -> bool:
+        """Whether these numbers are a choice."""
+
+    @abstractmethod
+    def chosen(self, choice: Choice, name: str | None = None) -> Architecture:
+        """The network of a choice."""
+
+    @abstractmethod
+    def choice_of(self, architecture: Architecture) -> Choice | None:
+        """The choice that makes this network; None if it is none of the space."""
+
+    def has_same_networks(self, other: SearchSpace) -> bool:
+        """Whether the other space is this one, whatever it is called."""
+        return self == other.model_copy(update={"name": self.name})
+
+
+class LayerwiseSpace(ChoiceSpace):
     """A fixed wiring, and for each of its slots the operators that may stand there, whatever stands in the others.
+
+    A choice is the candidate of each layer, in their order.
 
     Attributes:
         wiring: how the chosen operators are connected.
@@ -95,6 +121,19 @@ class LayerwiseSpace(SearchSpace):
         """The architecture of the ``chosen`` candidate of each layer, the first where a layer is not named."""
         operators = {layer: candidates[chosen.get(layer, 0)] for layer, candidates in self.choices.items()}
         return Architecture(name=name or self.name, wiring=self.wiring, operators=operators)
+
+    def has(self, choice: Choice) -> bool:
+        counts = [len(candidates) for candidates in self.choices.values()]
+        return len(choice) == len(counts) and all(0 <= i < n for i, n in zip(choice, counts, strict=True))
+
+    def chosen(self, choice: Choice, name: str | None = None) -> Architecture:
+        return self.architecture(dict(zip(self.choices, choice, strict=True)), name)
+
+    def choice_of(self, architecture: Architecture) -> Choice | None:
+        operators, choices = architecture.operators, self.choices
+        if architecture.wiring != self.wiring or any(spec not in choices[layer] for layer, spec in operators.items()):
+            return None
+        return tuple(candidates.index(operators[layer]) for layer, candidates in choices.items())
 
     def sample(self, rng: random.Random) -> Architecture:
         return self.architecture({layer: rng.randrange(len(c)) for layer, c in self.choices.items()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -11,10 +12,11 @@ from pydantic import Field, ValidationError, model_validator
 from hwnas.architecture import Architecture
 from hwnas.errors import UsageError, first_problem
 from hwnas.networks.nearest import factors
-from hwnas.networks.trilevel import CELL, Backbone, TrilevelWiring
+from hwnas.networks.trilevel import CELL, Backbone, TrilevelWiring, end_slots
+from hwnas.networks.wiring import Slot
 from hwnas.operators import FLOAT_BITS, OperatorSpec
 from hwnas.spaces.paths import NetworkLevel, Path, PathGraph, candidate_paths
-from hwnas.spaces.space import SPACES, SearchSpace, SpaceOptions
+from hwnas.spaces.space import SPACES, Choice, ChoiceSpace, SearchSpace, SpaceOptions
 from hwnas.spaces.trilevel_networks import OPERATORS, WIDTHS, assemble, layer_spec
 
 PUBLISHED_CHANNELS = 64
@@ -32,8 +34,21 @@ class CellChoice(NamedTuple):
     widths: tuple[int, ...]
 
 
-class TrilevelSpace(SearchSpace):
-    """Paths x operators x widths.
+def pack(path: int, cells: Iterable[CellChoice]) -> Choice:
+    """A choice: the number of the path, and of each of its cells the operators and the widths."""
+    return (path, *(number for cell in cells for part in cell for number in part))
+
+
+def unpack(choice: Choice, space: TrilevelSpace) -> tuple[int, list[CellChoice]]:
+    """The path of a choice, and its cells in the order of computation."""
+    path, *rest = choice
+    size, layers = 2 * space.layers - 1, space.layers
+    cells = [rest[i : i + size] for i in range(0, len(rest), size)]
+    return path, [CellChoice(tuple(cell[:layers]), tuple(cell[layers:])) for cell in cells]
+
+
+class TrilevelSpace(ChoiceSpace):
+    """Paths x operators x widths; a choice is as of `pack`.
 
     Attributes:
         backbone: of the networks; see `TrilevelWiring`.
@@ -80,7 +95,7 @@ class TrilevelSpace(SearchSpace):
             for read in (self.channels, *self.widths):
                 for written in (self.channels, *self.widths):
                     layer_spec(operator, read, written, False, self.width)
-        self.architecture(self.graph.paths[0], [self._first_cell] * self.graph.paths[0].count(CELL))
+        self.architecture(self.graph.paths[0], [self.first_cell] * self.graph.paths[0].count(CELL))
         return self
 
     @cached_property
@@ -92,6 +107,12 @@ class TrilevelSpace(SearchSpace):
             paths = candidate_paths(self.network, self.backbone, self.cells, self.enlargement)  # type: ignore[arg-type]
         steps = factors(self.enlargement) if self.backbone == "a" else (1,) * 16
         return PathGraph(paths, self.network == "trellis", steps)
+
+    @property
+    def ends(self) -> tuple[Slot, ...]:
+        """What all networks have besides their paths."""
+        trunk = (Slot("trunk", self.channels, self.channels),) if self.trunk else ()
+        return Slot("stem", 3, self.channels), *end_slots(self.backbone, self.channels, self.enlargement), *trunk
 
     @property
     def scale(self) -> int:
@@ -111,24 +132,60 @@ class TrilevelSpace(SearchSpace):
         return (self.width,)
 
     @property
-    def _first_cell(self) -> CellChoice:
+    def first_cell(self) -> CellChoice:
+        """The first operator in each layer, and the narrowest widths."""
         return CellChoice((0,) * self.layers, (0,) * (self.layers - 1))
 
     @property
     def first(self) -> Architecture:
         """The shortest path, with the first operators and widths."""
         path = self.graph.paths[0]
-        return self.architecture(path, [self._first_cell] * path.count(CELL))
+        return self.architecture(path, [self.first_cell] * path.count(CELL))
 
     def sample(self, rng: random.Random) -> Architecture:
         weights = [float(self._size_of_cell ** path.count(CELL)) for path in self.graph.paths]
         (path,) = rng.choices(self.graph.paths, weights)
+        return self.architecture(path, [self.sample_cell(rng) for _ in range(path.count(CELL))])
 
-        def cell() -> CellChoice:
-            operators = tuple(rng.randrange(len(self.operators)) for _ in range(self.layers))
-            return CellChoice(operators, tuple(rng.randrange(len(self.widths)) for _ in range(self.layers - 1)))
+    def sample_cell(self, rng: random.Random) -> CellChoice:
+        """A uniformly random cell."""
+        operators = tuple(rng.randrange(len(self.operators)) for _ in range(self.layers))
+        return CellChoice(operators, tuple(rng.randrange(len(self.widths)) for _ in range(self.layers - 1)))
 
-        return self.architecture(path, [cell() for _ in range(path.count(CELL))])
+    def has(self, choice: Choice) -> bool:
+        if not choice or not 0 <= choice[0] < len(self.graph.paths):
+            return False
+        cell = (len(self.operators),) * self.layers + (len(self.widths),) * (self.layers - 1)
+        counts = cell * self.graph.paths[choice[0]].count(CELL)
+        return len(choice) == 1 + len(counts) and all(0 <= i < n for i, n in zip(choice[1:], counts, strict=True))
+
+    def chosen(self, choice: Choice, name: str | None = None) -> Architecture:
+        path, cells = unpack(choice, self)
+        return self.architecture(self.graph.paths[path], cells, name)
+
+    def choice_of(self, architecture: Architecture) -> Choice | None:
+        wiring = architecture.wiring
+        if not isinstance(wiring, TrilevelWiring):
+            return None
+        try:
+            cells = [self._cell(architecture, i, widths) for i, widths in enumerate(wiring.widths)]
+            choice = pack(self.graph.paths.index(wiring.path), cells)
+        except ValueError:
+            return None
+        if not self.has(choice):
+            return None
+        found = self.chosen(choice)
+        return choice if found.wiring == wiring and found.operators == architecture.operators else None
+
+    def _cell(self, architecture: Architecture, number: int, widths: tuple[int, ...]) -> CellChoice:
+        """What a cell is; ValueError if it is none of the space."""
+        operators = []
+        for layer in range(len(widths) + 1):
+            spec = architecture.operators[f"cell.{number}.{layer}"]
+            sizes = spec.in_channels, spec.out_channels
+            candidates = [layer_spec(name, *sizes, signed=layer == 0, bits=self.width) for name in self.operators]
+            operators.append(candidates.index(spec))
+        return CellChoice(tuple(operators), tuple(map(self.widths.index, widths)))
 
     def architecture(self, path: Path, cells: list[CellChoice], name: str | None = None) -> Architecture:
         """The network of a path with these cells, in the order of computation."""

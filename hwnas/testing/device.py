@@ -13,7 +13,6 @@ from hwnas.devices.target import Target
 from hwnas.errors import HwnasError, UsageError
 from hwnas.exporters.untrained import untrained_suffix, write_untrained
 from hwnas.latency.build import estimate_minutes
-from hwnas.latency.design import reference_choice
 from hwnas.latency.table import Survey
 from hwnas.progress import Silent
 from hwnas.spaces import SPACES, SpaceOptions, named_architecture
@@ -69,7 +68,7 @@ class DeviceContract:
     def test_how_long_a_table_takes_can_be_told(self, device: Device) -> None:
         options = SpaceOptions(cells=1, channels=6, scale=2, bits=(self.bits,))
         space = layerwise(SPACES["quantnas"](options), "a table")
-        survey = Survey(size=(24, 32), space=space, reference=reference_choice(space, self.target))
+        survey = Survey.begun(space, (24, 32), self.target)
         with device:
             assert estimate_minutes(survey, device) > 0
 

@@ -21,7 +21,7 @@ Simulated = type[SimulatedDevice]
 
 def test_costs_are_those_of_the_table(cost: LatencyCost, space: LayerwiseSpace, built: LatencyTable) -> None:
     survey = keep(built)
-    architecture = survey.architecture(survey.networks[-1].choice)
+    architecture = survey.space.chosen(survey.networks[-1].choice)
     found = cost.architecture_cost(architecture, SIZE)
     assert found.value == pytest.approx(survey.networks[-1].ratio * survey.ms, rel=0.05)
     assert sum(layer.value for layer in found.layers) == pytest.approx(found.value)
@@ -77,7 +77,7 @@ def test_measuring_corrects_what_is_predicted(
     survey, before_it = table.surveys[0], {n.choice: n.why for n in built.surveys[0].networks}
     for network in survey.networks:
         assert network.why == before_it.get(network.choice, "search"), "those at random tell of the uncertainty"
-    choices = {survey.choice(architecture) for architecture in architectures} - {survey.reference}
+    choices = {survey.space.choice_of(architecture) for architecture in architectures} - {survey.reference}
     assert choices <= {network.choice for network in survey.networks} and choices - set(before_it)
 
 

@@ -23,8 +23,8 @@ from hwnas.latency import build as building
 from hwnas.latency import table as table_module
 from hwnas.latency.build import build_table
 from hwnas.latency.cost import LatencyCost
-from hwnas.latency.design import held_out_choices
 from hwnas.latency.fit import fit
+from hwnas.latency.layerwise import LayerwiseDesign
 from hwnas.latency.table import LatencyTable, MeasuredNetwork, Survey, find_tables, read_table
 from hwnas.latency.validate import validate
 from hwnas.progress import Silent
@@ -103,7 +103,7 @@ def test_a_device_that_changes_in_between_is_noticed(
         validate(device, built, survey, 3, Silent(), rounds=3)
     simulated.sessions = 0
     with pytest.raises(HwnasError, match=changed):
-        cost.measure([survey.architecture(survey.networks[0].choice)], SIZE, Silent())
+        cost.measure([survey.space.chosen(survey.networks[0].choice)], SIZE, Silent())
     assert read_table(built.path) == built
     simulated.sessions, simulated.changes_after = 0, 1
     monkeypatch.setattr(building, "_BATCH", 2)
@@ -165,7 +165,7 @@ def test_many_that_record_at_once_lose_nothing(
     simulated: Simulated, space: LayerwiseSpace, built: LatencyTable
 ) -> None:
     survey = keep(built)
-    choices = held_out_choices(space, 6, {network.choice for network in survey.networks}, seed=0)
+    choices = LayerwiseDesign(space).held_out(6, {network.choice for network in survey.networks}, seed=0)
     networks = [MeasuredNetwork(choice=choice, why="search", ratio=1.5, rounds=9) for choice in choices]
     with ThreadPoolExecutor(len(networks)) as pool:
         list(pool.map(lambda network: built.record(survey, [network]), networks))
@@ -263,16 +263,16 @@ def test_no_more_networks_are_together_than_memory_bears(
     cost: LatencyCost, simulated: Simulated, full_space: LayerwiseSpace, space: LayerwiseSpace, built: LatencyTable,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    choices = held_out_choices(full_space, 20, (), seed=3)
+    choices = LayerwiseDesign(full_space).held_out(20, (), seed=3)
     for side in (100, 1000, 2000, 8000):
         survey = Survey(size=(side, side), space=full_space, reference=choices[0])
         groups = building.batches(survey, choices)
         assert [c for group in groups for c in group] == choices
-        most = max(MemoryCost().architecture_cost(survey.architecture(c), survey.size).value for c in choices)
+        most = max(MemoryCost().architecture_cost(survey.space.chosen(c), survey.size).value for c in choices)
         assert all(len(group) == 1 or (len(group) + 3) * most <= 2e9 for group in groups)
     survey = keep(built)
     monkeypatch.setattr(building, "_BATCH", 2)
-    found = cost.measure([survey.architecture(n.choice) for n in survey.networks[:5]], SIZE, Silent())
+    found = cost.measure([survey.space.chosen(n.choice) for n in survey.networks[:5]], SIZE, Silent())
     assert len(found) == 5 and simulated.most == 3 + 2 and simulated.sessions == 3
 
 

@@ -12,10 +12,10 @@ from hwnas.networks.trilevel import CELL
 from hwnas.progress import Progress, Silent
 from hwnas.run_directory import RunDirectory
 from hwnas.searches import SearchTask
-from hwnas.searches.differentiable.choices import Choice
 from hwnas.searches.trilevel.choices import pack
 from hwnas.searches.trilevel.settings import TrilevelSettings
 from hwnas.spaces import SPACES, SpaceOptions
+from hwnas.spaces.space import Choice
 from hwnas.spaces.trilevel import CellChoice, TrilevelSpace
 from tests.falsr.searching import small_data
 

@@ -45,7 +45,7 @@ def test_a_space_has_as_many_networks_as_it_says_all_of_them_different(name: str
     every = list(everything(space))
     assert len(every) == space.size
     some = random.Random(0).sample(every, min(300, len(every)))
-    assert len({choices.architecture(choice).fingerprint for choice in some}) == len(some)
+    assert len({choices.space.chosen(choice).fingerprint for choice in some}) == len(some)
     for choice in some[:20]:
         assert pack(*unpack(choice, space)) == choice
 
@@ -57,7 +57,7 @@ def test_what_a_choice_is_said_to_cost_is_what_its_network_costs(name: str, budg
     choices = TrilevelChoices(space, scores(space, 0))
     price = choices.price(budget)
     for choice in random.Random(1).sample(list(everything(space)), 30):
-        assert price(choice) == budget.model.architecture_cost(choices.architecture(choice), budget.input_size).value
+        assert price(choice) == budget.model.architecture_cost(choices.space.chosen(choice), budget.input_size).value
 
 
 @pytest.mark.parametrize("name", SPACES)

@@ -76,7 +76,7 @@ def test_cut_to_a_choice_it_computes_what_the_derived_network_does(name: str, bi
             for _ in range(space.graph.paths[path].count(CELL))
         ]
         choice = pack(path, cells)
-        derived = choices.architecture(choice).build(FloatLayers()).eval()
+        derived = choices.space.chosen(choice).build(FloatLayers()).eval()
         theirs, ours = convolutions(derived), on_the_path(supernet, path, cells)
         assert len(theirs) == len(ours)
         with torch.no_grad():

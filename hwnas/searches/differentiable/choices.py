@@ -5,18 +5,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
-from hwnas.architecture import Architecture
 from hwnas.budget import Budget
-
-Choice = tuple[int, ...]
-"""One of them, as numbers whose meaning is the space's."""
+from hwnas.spaces.space import Choice, ChoiceSpace
 
 
 class Choices(ABC):
     """The choices of a space, with the probabilities that a search has found.
 
     Costs are those that the cost models predict now: measuring corrects predictions.
+
+    Attributes:
+        space: whose choices they are.
     """
+
+    space: ChoiceSpace
 
     @abstractmethod
     def best(self, budgets: Sequence[Budget]) -> Choice | None:
@@ -46,7 +48,3 @@ class Choices(ABC):
     @abstractmethod
     def price(self, budget: Budget) -> Callable[[Choice], float]:
         """What choices cost in the budget's metric, as it is predicted now, whatever is measured later."""
-
-    @abstractmethod
-    def architecture(self, choice: Choice, name: str | None = None) -> Architecture:
-        """The network of a choice."""

@@ -16,10 +16,11 @@ from hwnas.errors import HwnasError
 from hwnas.inference import Validation
 from hwnas.progress import Silent
 from hwnas.searches.base import Candidate, SearchResult, SearchTask
-from hwnas.searches.differentiable.choices import Choice, Choices
+from hwnas.searches.differentiable.choices import Choices
 from hwnas.searches.differentiable.measured import derive_measured
 from hwnas.searches.differentiable.settings import DifferentiableSettings
 from hwnas.searches.differentiable.supernet import Supernet
+from hwnas.spaces.space import Choice
 from hwnas.training.common import seed_epoch
 
 RECALIBRATION_BATCHES = 8
@@ -53,7 +54,7 @@ def derive_result(
     front: list[Candidate] = []
     for choice in found:
         psnr = _estimate(task, supernet, choice, validation, settings)
-        architecture = choices.architecture(choice, name=f"{task.space.name}-{len(front):02d}")
+        architecture = choices.space.chosen(choice, name=f"{task.space.name}-{len(front):02d}")
         costs = _costs(architecture, task.budgets or (primary,), task.target)
         costs |= {b.metric: prices[b.metric](choice) for b in task.budgets if b.model.measurable}
         measured = derived.measured.get(choice, {})

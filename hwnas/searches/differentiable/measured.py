@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from hwnas.budget import Budget
 from hwnas.errors import HwnasError
 from hwnas.searches.base import SearchTask
-from hwnas.searches.differentiable.choices import Choice, Choices
+from hwnas.searches.differentiable.choices import Choices
+from hwnas.spaces.space import Choice
 
 MORE, STEPS = 1.05, (0.97, 0.999)
 """Shares of the limit that networks are proposed at: first a little more, since predictions err to both sides, then the
@@ -61,7 +62,7 @@ def derive_measured(task: SearchTask, choices: Choices) -> Derived:
             proposed += [fastest] if fastest not in (*measured, *proposed) else []
         if not proposed:
             break
-        architectures = {choice: choices.architecture(choice) for choice in proposed}
+        architectures = {choice: choices.space.chosen(choice) for choice in proposed}
         measured |= {choice: {} for choice in proposed}
         for budget in timed:
             before = budget.model.yardstick

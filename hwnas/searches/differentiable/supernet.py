@@ -8,8 +8,8 @@ from typing import Generic
 
 from torch import Tensor, nn
 
-from hwnas.searches.differentiable.choices import Choice
 from hwnas.searches.differentiable.pressure import Relaxed
+from hwnas.spaces.space import Choice
 
 
 class Supernet(nn.Module, Generic[Relaxed]):

@@ -6,11 +6,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from hwnas.architecture import Architecture
 from hwnas.budget import Budget
 from hwnas.searches.derivation import CostLimit, derive, derive_front
-from hwnas.searches.differentiable.choices import Choice, Choices
-from hwnas.spaces.space import LayerwiseSpace
+from hwnas.searches.differentiable.choices import Choices
+from hwnas.spaces.space import Choice, LayerwiseSpace
 
 
 class LayerwiseChoices(Choices):
@@ -20,6 +19,8 @@ class LayerwiseChoices(Choices):
         space: what is chosen in.
         log_probabilities: ``[layer][candidate]``, finite.
     """
+
+    space: LayerwiseSpace
 
     def __init__(self, space: LayerwiseSpace, log_probabilities: Mapping[str, Sequence[float]]) -> None:
         self.space = space
@@ -48,9 +49,6 @@ class LayerwiseChoices(Choices):
         # The whole cost, of a limit of zero that what all networks take was subtracted from.
         of_none = self._limit(replace(budget, limit=0.0))
         return lambda choice: of_none.cost(self.named(choice)) - of_none.limit
-
-    def architecture(self, choice: Choice, name: str | None = None) -> Architecture:
-        return self.space.architecture(self.named(choice), name)
 
     def _limits(self, budgets: Sequence[Budget]) -> list[CostLimit]:
         return [self._limit(budget) for budget in budgets]

@@ -9,12 +9,11 @@ from torch import Tensor, nn
 
 from hwnas.networks.wiring import Slot
 from hwnas.operators.initialise import initialise
-from hwnas.searches.differentiable.choices import Choice
 from hwnas.searches.differentiable.supernet import Supernet
 from hwnas.searches.quantnas.mixed_operator import MixedOperator, Quantization
 from hwnas.searches.quantnas.noise import NoiseSource
 from hwnas.searches.quantnas.objective import Probabilities
-from hwnas.spaces.space import LayerwiseSpace
+from hwnas.spaces.space import Choice, LayerwiseSpace
 
 
 class QuantNASSupernet(Supernet[Probabilities]):

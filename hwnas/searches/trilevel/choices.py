@@ -9,31 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.architecture import Architecture
 from hwnas.budget import Budget
 from hwnas.searches.derivation import SAME_SCORE, sweep
-from hwnas.searches.differentiable.choices import Choice, Choices
+from hwnas.searches.differentiable.choices import Choices
 from hwnas.searches.trilevel.chains import Chains, Picks, best_chains
 from hwnas.searches.trilevel.cost import CellTable, CostTables
-from hwnas.spaces.trilevel import CellChoice, TrilevelSpace
+from hwnas.spaces.space import Choice
+from hwnas.spaces.trilevel import CellChoice, TrilevelSpace, pack, unpack
 
 Floats = NDArray[np.float64]
 
 _SLACK = 1e-9
 """Share of a limit by which what is kept of cells may be over it: what is left of a limit is rounded."""
-
-
-def pack(path: int, cells: Sequence[CellChoice]) -> Choice:
-    """A choice as numbers: the path, and of each of its cells the operators and the widths."""
-    return (path, *(number for cell in cells for part in cell for number in part))
-
-
-def unpack(choice: Choice, space: TrilevelSpace) -> tuple[int, list[CellChoice]]:
-    """The path of a choice, and its cells in the order of computation."""
-    path, *rest = choice
-    size, layers = 2 * space.layers - 1, space.layers
-    cells = [rest[i : i + size] for i in range(0, len(rest), size)]
-    return path, [CellChoice(tuple(cell[:layers]), tuple(cell[layers:])) for cell in cells]
 
 
 @dataclass(frozen=True)
@@ -56,6 +43,8 @@ class TrilevelChoices(Choices):
 
     What is best within limits is exact; see `hwnas.searches.trilevel.chains`.
     """
+
+    space: TrilevelSpace
 
     def __init__(self, space: TrilevelSpace, scores: Scores) -> None:
         self.space = space
@@ -112,10 +101,6 @@ class TrilevelChoices(Choices):
     def price(self, budget: Budget) -> Callable[[Choice], float]:
         tables = self._tables_of(budget)
         return lambda choice: self._cost(choice, tables)
-
-    def architecture(self, choice: Choice, name: str | None = None) -> Architecture:
-        path, cells = unpack(choice, self.space)
-        return self.space.architecture(self.space.graph.paths[path], cells, name)
 
     def _tables_of(self, budget: Budget) -> CostTables:
         return CostTables(self.space, budget)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hwnas.budget import Budget
-from hwnas.networks.trilevel import CELL, end_slots
+from hwnas.networks.trilevel import CELL
 from hwnas.networks.wiring import Slot
 from hwnas.searches.differentiable.pressure import ExpectedCost
 from hwnas.searches.trilevel.relaxation import RelaxedPaths
@@ -54,11 +54,8 @@ class CostTables:
 
     def __init__(self, space: TrilevelSpace, budget: Budget) -> None:
         self.space = space
-        self._model, self._size = budget.model, budget.input_size
-        channels = space.channels
-        ends = [Slot("stem", 3, channels), *end_slots(space.backbone, channels, space.enlargement)]
-        ends += [Slot("trunk", channels, channels)] if space.trunk else []
-        self.constant = sum(map(self._end, ends)) + budget.model.space_constant(space, budget.input_size)
+        self._price = budget.model.prices(space, budget.input_size)
+        self.constant = sum(map(self._end, space.ends)) + budget.model.space_constant(space, budget.input_size)
 
     @cached_property
     def cells(self) -> dict[int, CellTable]:
@@ -90,14 +87,14 @@ class CostTables:
 
     def _end(self, slot: Slot) -> float:
         spec = end_spec(slot.name, slot.in_channels, slot.out_channels, self.space.width)
-        return self._model.operator_cost(spec, self._at(slot.resolution))
+        return self._price(spec, slot.resolution)
 
     def _table(self, resolution: int) -> CellTable:
-        size, space = self._at(resolution), self.space
+        space = self.space
         operators, widths = range(len(space.operators)), range(len(space.widths))
 
         def cost(operator: int, read: int | None, written: int | None, first: bool = False) -> float:
-            return float(self._model.operator_cost(space.layer(operator, read, written, first), size))
+            return float(self._price(space.layer(operator, read, written, first), resolution))
 
         shape = len(operators), len(widths)
         return CellTable(
@@ -105,9 +102,6 @@ class CostTables:
             np.array([cost(*choice) for choice in product(operators, widths, widths)]).reshape(*shape, len(widths)),
             np.array([cost(o, k, None) for o, k in product(operators, widths)]).reshape(shape),
         )
-
-    def _at(self, resolution: int) -> tuple[int, int]:
-        return self._size[0] * resolution, self._size[1] * resolution
 
 
 class TrilevelCost(ExpectedCost[RelaxedPaths]):

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from decimal import ROUND_CEILING
 
 import numpy as np
 import torch
 
 from hwnas.budget import Budget
-from hwnas.errors import UsageError
-from hwnas.searches.feasibility import CostRange
+from hwnas.searches.feasibility import CostRange, require_within_reach
 from hwnas.searches.trilevel.choices import Scores, TrilevelChoices
 from hwnas.searches.trilevel.cost import CostTables, TrilevelCost
 from hwnas.searches.trilevel.relaxation import PathRelaxation, RelaxedPaths
@@ -29,29 +27,15 @@ def cost_range(space: TrilevelSpace, budget: Budget) -> CostRange:
 
 
 def require_feasible(space: TrilevelSpace, budgets: Sequence[Budget]) -> None:
-    """Refuse budgets that no network of the space meets.
-
-    Raises:
-        UsageError: with the least, the mean and the most of the space; or if only the combination cannot be met.
-    """
-    for budget in budgets:
-        if budget.model.measurable:
-            raise UsageError(f"trilevel cannot be held to {budget}: there are no latency tables of its spaces yet")
-        if not budget.model.additive:
-            raise UsageError(f"{budget.metric} does not add up over operators, so a search cannot be held to it")
-        reach = cost_range(space, budget)
-        if budget.limit < reach.minimum:
-            # Rounded up, so that the number shown is a budget that can be met.
-            raise UsageError(
-                f"no path of space {space.name} meets {budget}: the shortest one, at its narrowest, takes "
-                f"{budget.format(reach.minimum, ROUND_CEILING)}{reach.beyond(budget)}; raise the budget, or use fewer "
-                "channels or narrower widths"
-            )
-    if len(budgets) > 1 and _any(space).best(budgets) is None:
-        raise UsageError(
-            f"each of {' and '.join(map(str, budgets))} can be met in space {space.name}, "
-            "but not all together; raise one of them"
-        )
+    """Refuse budgets that no network of the space meets; errors as `require_within_reach`."""
+    require_within_reach(
+        space,
+        budgets,
+        lambda budget: cost_range(space, budget),
+        lambda bounds: len(bounds) < 2 or _any(space).best(bounds) is not None,
+        narrower="narrower widths",
+        minimum="minimum, the shortest path at its narrowest,",
+    )
 
 
 def _any(space: TrilevelSpace) -> TrilevelChoices:

@@ -15,12 +15,11 @@ from hwnas.networks.wiring import Slot
 from hwnas.operators import build_operator
 from hwnas.operators.initialise import Start, initialise
 from hwnas.operators.layers import FloatLayers
-from hwnas.searches.differentiable.choices import Choice
 from hwnas.searches.differentiable.supernet import Supernet
-from hwnas.searches.trilevel.choices import unpack
 from hwnas.searches.trilevel.relaxation import PathRelaxation, Relaxation, RelaxedPaths, distribution, draw_widths
 from hwnas.searches.trilevel.superkernel import SuperLayer
-from hwnas.spaces.trilevel import TrilevelSpace
+from hwnas.spaces.space import Choice
+from hwnas.spaces.trilevel import TrilevelSpace, unpack
 from hwnas.spaces.trilevel_networks import end_spec
 
 Widths = Literal["gumbel", "max", "min", "random"]

@@ -1,0 +1,132 @@
+"""Latency tables of trilevel spaces.
+
+An operator between any two of the widths, at any of the resolutions, are hundreds: too many to measure one by one. So
+what a layer takes is told from a few numbers of its kind at a resolution: each layer of it takes some time, and then
+some for each channel that it reads, for each that it writes, and for each multiplication.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Mapping
+from itertools import product
+
+from hwnas.cost_models.counting import operator_macs
+from hwnas.devices.target import Target
+from hwnas.latency.design import Design, Feature, Place
+from hwnas.networks.trilevel import CELL
+from hwnas.networks.wiring import Slot
+from hwnas.operators import OperatorSpec
+from hwnas.spaces.space import Choice
+from hwnas.spaces.trilevel import CellChoice, TrilevelSpace, pack
+from hwnas.spaces.trilevel_networks import end_spec
+
+_VARIANTS = 4
+"""Networks for each operator at each resolution, of which four numbers are told: with the narrowest widths, with the
+widest, and with widths at random."""
+
+
+class TrilevelDesign(Design[TrilevelSpace]):
+    """See the module."""
+
+    def reference(self, target: Target) -> Choice:
+        """The shortest path, with the first operators and widths."""
+        return self._path(0)
+
+    def operators(self, reference: Choice) -> list[Choice]:
+        """Networks whose cells at one resolution have one operator, and else the reference's; and the longest path."""
+        rng = random.Random(0)
+        longest = self._path(len(self.space.graph.paths) - 1)
+        found = dict.fromkeys([longest] if longest != reference else [])
+        for resolution, path in self._shortest_with().items():
+            for operator, variant in product(range(len(self.space.operators)), range(_VARIANTS)):
+                cell = CellChoice((operator,) * self.space.layers, self._widths(variant, rng))
+                found[self._path(path, {resolution: cell})] = None
+        found.pop(reference, None)
+        return list(found)
+
+    def calibration(self, count: int, seed: int = 0) -> list[Choice]:
+        """All paths are about equally frequent."""
+        rng = random.Random(seed)
+        paths = [i % len(self.space.graph.paths) for i in range(count)]
+        return [self._on_path(path, rng) for path in paths]
+
+    def at_random(self, rng: random.Random) -> Choice:
+        return self._on_path(rng.randrange(len(self.space.graph.paths)), rng)
+
+    def options(self) -> list[str]:
+        space = self.space
+        searched = space.path is None
+        found = ["--cells", str(space.cells if searched else space.graph.paths[0].count(CELL))]
+        found += ["--channels", str(space.channels), f"--{'' if space.bicubic else 'no-'}bicubic"]
+        # Of the other spaces, the network is what their names say.
+        named = ("network", "path") if space.name in ("trilevel-a", "trilevel-b") else ()
+        for name in ("layers", "widths", "operators", *named):
+            if (value := getattr(space, name)) is not None:
+                found += ["--set", f"space.{name}={value if isinstance(value, str | int) else json.dumps(value)}"]
+        return found
+
+    def features(self, target: Target) -> Mapping[Place, Mapping[Feature, float]]:
+        space = self.space
+        found: dict[Place, dict[Feature, float]] = {}
+        for slot in space.ends:  # all networks have them, so they are in the constant
+            found[self._end(slot), slot.resolution] = {}
+        for module in space.graph.modules:
+            if module.kind != CELL:
+                slot = Slot("up", space.channels, space.channels, module.resolution)
+                found[self._end(slot), slot.resolution] = {Feature(("up", slot.resolution), positive=True): 1.0}
+        for resolution in self._shortest_with():
+            for name, spec in self._layers():
+                area = resolution**2
+                amounts = {
+                    "layers": 1.0,
+                    "reads": area * spec.in_channels / space.channels,
+                    "writes": area * spec.out_channels / space.channels,
+                    "multiplies": area * operator_macs(spec, (1, 1)) / (9 * space.channels**2),
+                }
+                found[spec, resolution] = {
+                    Feature((name, resolution, what), positive=True): amount for what, amount in amounts.items()
+                }
+        return found
+
+    def settled(self, constant: float, operators: Mapping[Place, float]) -> tuple[float, dict[Place, float]]:
+        """As they are: sums of what is not negative."""
+        return constant, dict(operators)
+
+    def _end(self, slot: Slot) -> OperatorSpec:
+        return end_spec(slot.name, slot.in_channels, slot.out_channels, self.space.width)
+
+    def _layers(self) -> Iterator[tuple[str, OperatorSpec]]:
+        """All that layers of cells can be, and the name of each one's operator."""
+        space = self.space
+        widths = range(len(space.widths))
+        between: list[tuple[int | None, int | None, bool]] = [(None, k, True) for k in widths]
+        between += [(k, None, False) for k in widths]
+        between += [(j, k, False) for j, k in product(widths, widths)]
+        for (operator, name), (read, written, first) in product(enumerate(space.operators), between):
+            yield name, space.layer(operator, read, written, first)
+
+    def _shortest_with(self) -> dict[int, int]:
+        """Resolutions of cells, and the shortest path that has one there."""
+        graph, found = self.space.graph, dict[int, int]()
+        for path, members in enumerate(graph.members):
+            for i in members:
+                if graph.modules[i].kind == CELL:
+                    found.setdefault(graph.modules[i].resolution, path)
+        return found
+
+    def _path(self, path: int, cells: Mapping[int, CellChoice] | None = None) -> Choice:
+        """A path, with these cells at their resolutions and the first operators and widths elsewhere."""
+        graph, space = self.space.graph, self.space
+        modules = [graph.modules[i] for i in graph.members[path]]
+        return pack(path, [(cells or {}).get(m.resolution, space.first_cell) for m in modules if m.kind == CELL])
+
+    def _on_path(self, path: int, rng: random.Random) -> Choice:
+        cells = self.space.graph.paths[path].count(CELL)
+        return pack(path, [self.space.sample_cell(rng) for _ in range(cells)])
+
+    def _widths(self, variant: int, rng: random.Random) -> tuple[int, ...]:
+        if variant < 2:
+            return (0 if variant == 0 else len(self.space.widths) - 1,) * (self.space.layers - 1)
+        return self.space.sample_cell(rng).widths
