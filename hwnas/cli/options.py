@@ -205,6 +205,7 @@ def _objectives(given: list[str] | None) -> list[str] | None:
 
 def space_settings(
     target: Target = None,
+    algorithm: Algorithm = None,
     preset: Preset = None,
     input_size: InputSize = None,
     space: Space = None,
@@ -220,6 +221,7 @@ def space_settings(
     """What options say of a space and of the target that it is for; errors as `search_settings`."""
     given = {
         "target": target,
+        "algorithm": algorithm,
         "input_size": input_size,
         "space_name": space,
         "space": _space(scale, bits, cells, channels, adadm, bicubic),

@@ -54,6 +54,8 @@ def build(
       hwnas table build --target jetson --host me@board --input-size 360x640
 
       hwnas table build --target cpu --bits 32 --calibration 80
+
+      hwnas table build --target cpu --algorithm trilevel --preset small
     """
     from hwnas.cli.console import progress, stderr
     from hwnas.cli.runs import new_config

@@ -21,9 +21,6 @@ CALIBRATION = 40
 """Networks at random that a table is calibrated with. With 40 random networks besides those of single operators, half
 of the predictions were within 2.5 %; with none, within 4 % (docs/results.md)."""
 
-SPREAD = 3.0
-"""How far numbers may be from one another, in times of the reference: so much that nothing is drawn anywhere."""
-
 
 @dataclass(frozen=True, slots=True)
 class Feature:
@@ -32,12 +29,10 @@ class Feature:
     Attributes:
         what: that it is of.
         spread: how far from 0 it is expected to be, in times of the reference.
-        positive: whether it cannot be less than 0.
     """
 
     what: Hashable
-    spread: float = SPREAD
-    positive: bool = False
+    spread: float
 
 
 class Design(ABC, Generic[Space]):

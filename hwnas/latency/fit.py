@@ -89,12 +89,13 @@ def fit(survey: Survey, target: Target) -> LatencyModel:
     ratios = np.array([1.0, *(network.ratio for network in survey.networks)])
     features = rows / ratios[:, None]
     penalty = np.array([*((_NOISE / feature.spread) ** 2 for feature in numbers), 1e-9])
-    least = np.array([*(0.0 if feature.positive else -np.inf for feature in numbers), -np.inf])
-    try:
-        solution, held_out = _regression(features, penalty, least)
-    except (ValueError, np.linalg.LinAlgError) as error:
-        raise HwnasError("the table's times cannot be explained by numbers; delete it, and build it again") from error
-    random_ones = [abs(held_out[i + 1]) for i, network in enumerate(survey.networks) if network.why == "calibration"]
+    inverse = np.linalg.inv(features.T @ features + np.diag(penalty))
+    solution = inverse @ features.T @ np.ones(len(ratios))
+    if not np.all(np.isfinite(solution)):
+        raise HwnasError("the table's times cannot be explained by numbers; delete it, and build it again")
+    leverage = np.einsum("ij,jk,ik->i", features, inverse, features)
+    held_out = np.abs((1 - features @ solution) / np.maximum(1 - leverage, 1e-6))
+    random_ones = [held_out[i + 1] for i, network in enumerate(survey.networks) if network.why == "calibration"]
     operators = {
         place: float(sum(amount * solution[numbers[feature]] for feature, amount in made_of.items()))
         for place, made_of in places.items()
@@ -105,28 +106,6 @@ def fit(survey: Survey, target: Target) -> LatencyModel:
         operators={place: value * survey.ms for place, value in operators.items()},
         uncertainty=_bound_of_19_in_20(random_ones),
     )
-
-
-def _regression(
-    features: NDArray[np.float64], penalty: NDArray[np.float64], least: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The numbers of which all rows are 1 as nearly as can be, and by how much each row is not if it is left out.
-
-    Args:
-        features: [N, M].
-        penalty: [M], of squares.
-        least: [M], lower bounds.
-    """
-    from scipy.optimize import lsq_linear
-
-    system = np.vstack([features, np.diag(np.sqrt(penalty))])
-    wanted = np.concatenate([np.ones(len(features)), np.zeros(len(penalty))])
-    found = lsq_linear(system, wanted, (least, np.inf), method="bvls")
-    # Of ridge regression, with those numbers that are not at their bounds.
-    free = features[:, found.active_mask == 0]
-    inverse = np.linalg.inv(free.T @ free + np.diag(penalty[found.active_mask == 0]))
-    leverage = np.einsum("ij,jk,ik->i", free, inverse, free)
-    return found.x, (1 - features @ found.x) / np.maximum(1 - leverage, 1e-6)
 
 
 def _bound_of_19_in_20(errors: Sequence[float]) -> float | None:

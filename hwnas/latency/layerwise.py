@@ -17,8 +17,11 @@ from hwnas.latency.design import Design, Feature, Place
 from hwnas.operators import OperatorSpec
 from hwnas.spaces.space import Choice, LayerwiseSpace
 
+_SPREAD = 3.0
+"""How far operators are expected to be apart, in times of the reference: so much that nothing is drawn anywhere."""
+
 _WIDTH_SPREAD = 0.01
-"""How far the numbers of widths that are computed alike are expected to be apart, in times of the reference."""
+"""The same of widths that are computed alike."""
 
 _SIZE = (32, 32)
 
@@ -73,7 +76,7 @@ class LayerwiseDesign(Design[LayerwiseSpace]):
         """One number for all operators that are computed alike, and one for each."""
         return {
             (spec, slot.resolution): {
-                Feature((spec.float_twin, target.computes(spec), slot.resolution)): 1.0,
+                Feature((spec.float_twin, target.computes(spec), slot.resolution), _SPREAD): 1.0,
                 Feature((spec, slot.resolution), _WIDTH_SPREAD): 1.0,
             }
             for slot in self.space.wiring.slots

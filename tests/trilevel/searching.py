@@ -12,11 +12,10 @@ from hwnas.networks.trilevel import CELL
 from hwnas.progress import Progress, Silent
 from hwnas.run_directory import RunDirectory
 from hwnas.searches import SearchTask
-from hwnas.searches.trilevel.choices import pack
 from hwnas.searches.trilevel.settings import TrilevelSettings
 from hwnas.spaces import SPACES, SpaceOptions
 from hwnas.spaces.space import Choice
-from hwnas.spaces.trilevel import CellChoice, TrilevelSpace
+from hwnas.spaces.trilevel import CellChoice, TrilevelSpace, pack
 from tests.falsr.searching import small_data
 
 
@@ -46,15 +45,16 @@ def small_task(
     budgets: Sequence[str] = (),
     space: TrilevelSpace | None = None,
     progress: Progress | None = None,
+    target: str = "cpu",
     **settings: Any,
 ) -> SearchTask[TrilevelSpace]:
     space = space or small_space(bicubic=True)
     return SearchTask(
         space=space,
-        budgets=parse_budgets(budgets),
+        budgets=parse_budgets(budgets, target=target),
         data=small_data(space.scale),
         settings=TrilevelSettings.model_validate(SHORT | {"alpha_learning_rate": 0.05} | settings),
-        target="cpu",
+        target=target,
         seed=0,
         run=RunDirectory(path),
         progress=progress or Silent(),

@@ -43,11 +43,12 @@ class Trilevel(DifferentiableSearch):
     def check(
         self, space: SearchSpace, budgets: Sequence[Budget], settings: BaseModel, input_size: Size | None = None
     ) -> None:
-        checked = TrilevelSettings.model_validate(settings)
-        require_feasible(_trilevel(space), budgets)
+        checked, searched = TrilevelSettings.model_validate(settings), _trilevel(space)
         Distance(checked.distance, checked.crop * space.scale)
         if checked.teacher is not None:
             Teacher(checked.teacher, space.scale)
+        self.reach_devices(space, budgets, settings, input_size)
+        require_feasible(searched, budgets)
 
     def cost_range(self, space: SearchSpace, budget: Budget) -> CostRange:
         return cost_range(_trilevel(space), budget)
