@@ -83,7 +83,12 @@ def search(
     from hwnas.cli.console import stdout
 
     table = Table(title=f"Front of {directory.path}")
-    short = {"log_probability": "log p", "supernet_psnr_db": "supernet dB", "psnr_db": "PSNR dB"}
+    short = {
+        "log_probability": "log p",
+        "relative_log_probability": "log p, relative",
+        "supernet_psnr_db": "supernet dB",
+        "psnr_db": "PSNR dB",
+    }
     columns = [column for column in rows[0] if column != "architecture"]  # the point is the name of its file
     for column in columns:
         heading = short.get(column, column).replace("_", " ") + _size(column, settings)

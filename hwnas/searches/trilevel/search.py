@@ -39,6 +39,8 @@ class Trilevel(DifferentiableSearch):
 
     Settings = TrilevelSettings
     default_space = "trilevel-a"
+    # Of paths it is one; of operators and widths it is relative to the likeliest of each layer: see `scores_of`.
+    columns = ("relative_log_probability", "supernet_psnr_db")
 
     def check(
         self, space: SearchSpace, budgets: Sequence[Budget], settings: BaseModel, input_size: Size | None = None
