@@ -20,7 +20,10 @@ table = typer.Typer(
 )
 
 Calibration = Annotated[
-    int, typer.Option("--calibration", help="Networks at random, besides one for each operator.", min=2, max=10000)
+    int,
+    typer.Option(
+        "--calibration", help="Networks at random, besides those that operators are told from.", min=2, max=10000
+    ),
 ]
 Rounds = Annotated[int, typer.Option("--rounds", help="Turns of each network.", min=3, max=10000)]
 
@@ -178,16 +181,18 @@ def show(layers: options.Layers, json: options.Json = False) -> None:
 
     target = load_target(settings.target)
     model, how = fit(survey, target), DEVICES[target.runtime].method
-    rows: list[dict[str, Any]] = [
-        {
+    rows: list[dict[str, Any]] = []
+    for (spec, resolution), made_of in survey.design.features(target).items():
+        row: dict[str, Any] = {
             "operator": spec.label,
             "in_channels": spec.in_channels,
             "out_channels": spec.out_channels,
             "map": f"{survey.size[0] * resolution}x{survey.size[1] * resolution}",
-            "ms": ms,
+            "ms": model.operators[spec, resolution],
         }
-        for (spec, resolution), ms in model.operators.items()
-    ]
+        # What is of the constant is none; what only reads other maps, signed ones, has the same name.
+        if made_of and row not in rows:
+            rows.append(row)
     if json:
         import json as encoder
 
@@ -201,7 +206,7 @@ def show(layers: options.Layers, json: options.Json = False) -> None:
 
     from hwnas.cli.console import stdout
 
-    shown = Table(title=f"{settings.target}: what an operator takes more than the cheapest one there")
+    shown = Table(title=f"{settings.target}: {survey.design.title}")
     for column in ("operator", "channels", "map", "ms"):
         shown.add_column(column, justify="left" if column == "operator" else "right")
     for row in sorted(rows, key=lambda row: (row["map"], row["in_channels"], row["out_channels"], row["ms"])):

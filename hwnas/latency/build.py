@@ -71,7 +71,6 @@ def measure_in_turn(
     device: Device,
     rounds: int,
     progress: Progress,
-    most: float = MOST,
 ) -> Session:
     """Write networks as they would be deployed, and measure them in turn with one that all are compared with.
 
@@ -82,7 +81,6 @@ def measure_in_turn(
         device: where to measure.
         rounds: turns of each.
         progress: whom to tell.
-        most: times as long as the reference that can be right.
 
     Raises:
         HwnasError: if one cannot be written, or as `Device.measure`.
@@ -101,7 +99,7 @@ def measure_in_turn(
         for turns in zip(*(one.rounds_ms for one in references), strict=True)
     ]
     ratios = tuple(quantile(paired_ratios(one.rounds_ms, per_round), 0.5) for one in measurements)
-    if not all(1 / most <= ratio <= most for ratio in ratios):
+    if not all(1 / MOST <= ratio <= MOST for ratio in ratios):
         raise HwnasError(
             f"{device.target.name} says that a network takes {max(ratios):.3g} or {min(ratios):.3g} times as long as "
             "the smallest; it cannot be right"

@@ -39,10 +39,6 @@ CHANGED = 0.1
 """Share by which a device that is faster or slower than it was is worth a line."""
 
 
-_MOST_WHOLE = 100_000
-"""Times as long as the smallest network of a space that another may take; of tens of cells, thousands."""
-
-
 @dataclass(frozen=True)
 class _Fitted:
     table: LatencyTable
@@ -64,8 +60,8 @@ class _Fitted:
 class LatencyCost(TargetCostModel):
     """Milliseconds of one image on a target.
 
-    What an operator costs is what it takes more than the cheapest one of as many channels; the rest, the network
-    around them, is of the wiring. Only networks of spaces that the target's table knows have a cost.
+    What an operator costs is as of `LatencyModel`; the rest is of the network around them. Only networks of spaces that
+    the target's table knows have a cost.
 
     Args:
         target: name of the target.
@@ -181,7 +177,7 @@ class LatencyCost(TargetCostModel):
         reference, size = self._whole
         together = how_many_together([reference, *architectures], size)
         groups = [architectures[i : i + together] for i in range(0, len(architectures), together)] or [[]]
-        sessions = [measure_in_turn(reference, group, size, device, ROUNDS, progress, _MOST_WHOLE) for group in groups]
+        sessions = [measure_in_turn(reference, group, size, device, ROUNDS, progress) for group in groups]
         self.yardstick = statistics.median(session.reference_ms for session in sessions)
         return [ratio * self.yardstick for session in sessions for ratio in session.ratios]
 

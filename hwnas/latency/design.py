@@ -6,7 +6,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from hwnas.devices.target import Target
 from hwnas.operators import OperatorSpec
@@ -40,7 +40,14 @@ class Design(ABC, Generic[Space]):
 
     Args:
         space: the space.
+
+    Attributes:
+        constant_spread: how large the constant of the sums is expected to be, in times of the reference.
+        title: what an operator's time is, for people.
     """
+
+    constant_spread: ClassVar[float]
+    title: ClassVar[str]
 
     def __init__(self, space: Space) -> None:
         self.space = space
@@ -67,7 +74,7 @@ class Design(ABC, Generic[Space]):
 
     @abstractmethod
     def settled(self, constant: float, operators: Mapping[Place, float]) -> tuple[float, dict[Place, float]]:
-        """The same sums with no operator below 0, if the features leave it open what is an operator's."""
+        """Sums that are, as nearly as can be, the same, with no operator below 0."""
 
     @abstractmethod
     def options(self) -> list[str]:

@@ -35,10 +35,9 @@ class LatencyModel:
     """A calibrated sum, in milliseconds.
 
     Attributes:
-        constant: what every network of the space takes: the reference without what its operators are dearer than the
-            cheapest of their kind.
-        operators: what each operator takes more than the cheapest one between the same numbers of channels at the same
-            size; of one copy.
+        constant: what every network of the space takes.
+        operators: what one copy of each operator takes besides: where layers are chosen one by one, more than the
+            cheapest one between the same numbers of channels at the same size; else all that it takes.
         uncertainty: share by which 19 of 20 predictions are off at most: of the networks at random, each left out of
             the fit; None of fewer than `FEWEST`.
     """
@@ -49,8 +48,8 @@ class LatencyModel:
 
     @property
     def is_nonsense(self) -> bool:
-        """Whether it says that the fastest network takes no time at all: the table is too noisy to predict from."""
-        return self.constant <= 0
+        """Whether it says that the fastest network takes less than no time: the table is too noisy to predict from."""
+        return self.constant < 0
 
     def at_speed(self, factor: float) -> LatencyModel:
         """The same of a device on which everything takes ``factor`` times as long."""
@@ -88,24 +87,44 @@ def fit(survey: Survey, target: Target) -> LatencyModel:
     rows = np.array([row(choice) for choice in (survey.reference, *(network.choice for network in survey.networks))])
     ratios = np.array([1.0, *(network.ratio for network in survey.networks)])
     features = rows / ratios[:, None]
-    penalty = np.array([*((_NOISE / feature.spread) ** 2 for feature in numbers), 1e-9])
-    inverse = np.linalg.inv(features.T @ features + np.diag(penalty))
-    solution = inverse @ features.T @ np.ones(len(ratios))
-    if not np.all(np.isfinite(solution)):
-        raise HwnasError("the table's times cannot be explained by numbers; delete it, and build it again")
-    leverage = np.einsum("ij,jk,ik->i", features, inverse, features)
-    held_out = np.abs((1 - features @ solution) / np.maximum(1 - leverage, 1e-6))
-    random_ones = [held_out[i + 1] for i, network in enumerate(survey.networks) if network.why == "calibration"]
+    spreads = np.array([*(feature.spread for feature in numbers), survey.design.constant_spread])
+    solution, left_out = _ridge(features, spreads / _NOISE)
     operators = {
         place: float(sum(amount * solution[numbers[feature]] for feature, amount in made_of.items()))
         for place, made_of in places.items()
     }
     constant, operators = survey.design.settled(float(solution[-1]), operators)
-    return LatencyModel(
+    model = LatencyModel(
         constant=constant * survey.ms,
         operators={place: value * survey.ms for place, value in operators.items()},
-        uncertainty=_bound_of_19_in_20(random_ones),
+        uncertainty=None,
     )
+    errors = []
+    for i, network in enumerate(survey.networks, 1):
+        if network.why == "calibration":
+            # Settling may have added to the sum of what is less than nothing, and is taken to do so without it too.
+            settled = model.predict(survey.space.chosen(network.choice)) / survey.ms / network.ratio
+            errors.append(abs(left_out[i] - (settled - features[i] @ solution)))
+    return replace(model, uncertainty=_bound_of_19_in_20(errors))
+
+
+def _ridge(
+    features: NDArray[np.float64], spreads: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The numbers of which every row is 1 as nearly as can be, and how far each row is from it if it is left out.
+
+    Args:
+        features: [N, M]; there may be many more numbers than rows.
+        spreads: [M], how large the numbers are expected to be, in times of the error of a row.
+    """
+    try:
+        u, s, v = np.linalg.svd(features * spreads, full_matrices=False)
+    except np.linalg.LinAlgError as error:
+        raise HwnasError("the table's times cannot be explained by numbers; delete it, and build it again") from error
+    kept = s**2 / (s**2 + 1)
+    solution = spreads * (v.T @ (s / (s**2 + 1) * u.sum(0)))
+    leverage = (u**2) @ kept
+    return solution, (1 - features @ solution) / np.maximum(1 - leverage, 1e-6)
 
 
 def _bound_of_19_in_20(errors: Sequence[float]) -> float | None:

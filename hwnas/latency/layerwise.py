@@ -29,6 +29,9 @@ _SIZE = (32, 32)
 class LayerwiseDesign(Design[LayerwiseSpace]):
     """See the module."""
 
+    constant_spread = 1000.0
+    title = "what an operator takes more than the cheapest one there"
+
     def reference(self, target: Target) -> Choice:
         """In each layer the operator of the fewest effective BitOps."""
         bitops = BitOpsCost()

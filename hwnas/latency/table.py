@@ -9,10 +9,10 @@ import statistics
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from filelock import FileLock
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from hwnas.architecture import Architecture
 from hwnas.devices.measurement import Fingerprint, Milliseconds
@@ -33,15 +33,15 @@ _IDENTITY = {"target", "artifact", "profile", "accelerator", "graphs"}
 
 Purpose = Literal["operator", "calibration", "search"]
 
-MOST = 1000.0
-"""Times as long as another that a network of the same space may take."""
+MOST = 100_000.0
+"""Times as long as another that a network of the same space may take; of tens of cells, thousands."""
 
 
 class MeasuredNetwork(BaseModel):
     """One network.
 
     Attributes:
-        choice: the candidate of each layer.
+        choice: its numbers in the space.
         why: it tells an ``operator`` from the reference's; is at random, for ``calibration``; or was proposed by a
             ``search``.
         ratio: its time as a multiple of the reference's, which took turns with it; the median.
@@ -54,6 +54,10 @@ class MeasuredNetwork(BaseModel):
     why: Purpose
     ratio: float = Field(ge=1 / MOST, le=MOST)
     rounds: int = Field(ge=1)
+
+
+def _has(fields: Any, name: str) -> bool:
+    return name in fields if isinstance(fields, dict) else hasattr(fields, name)
 
 
 SurveyedSpace = LayerwiseSpace | TrilevelSpace
@@ -75,7 +79,10 @@ class Survey(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     size: Size
-    space: SurveyedSpace
+    space: Annotated[
+        Annotated[LayerwiseSpace, Tag("layerwise")] | Annotated[TrilevelSpace, Tag("trilevel")],
+        Discriminator(lambda space: "layerwise" if _has(space, "wiring") else "trilevel"),
+    ]
     reference: Choice
     reference_ms: tuple[Milliseconds, ...] = ()
     networks: tuple[MeasuredNetwork, ...] = ()

@@ -16,7 +16,7 @@ from itertools import product
 from hwnas.cost_models.counting import operator_macs
 from hwnas.devices.target import Target
 from hwnas.latency.design import Design, Feature, Place
-from hwnas.networks.trilevel import CELL
+from hwnas.networks.trilevel import CELL, UPSAMPLE
 from hwnas.networks.wiring import Slot
 from hwnas.operators import OperatorSpec
 from hwnas.spaces.space import SPACES, Choice, SpaceOptions
@@ -37,6 +37,11 @@ on backbone b, and 17.5 % in the place of 12.6 % on a (preset tiny at 48x80, ONN
 class TrilevelDesign(Design[TrilevelSpace]):
     """See the module."""
 
+    # Where all networks have as many cells, what a layer takes and what they all take cannot be told apart. So what
+    # they have in common is shared out among both; were it all the constant's, cheap layers would be below 0.
+    constant_spread = _SPREAD
+    title = "what an operator takes"
+
     def reference(self, target: Target) -> Choice:
         """The shortest path, with the first operators and widths."""
         return self._path(0)
@@ -56,8 +61,8 @@ class TrilevelDesign(Design[TrilevelSpace]):
     def calibration(self, count: int, seed: int = 0) -> list[Choice]:
         """All paths are about equally frequent."""
         rng = random.Random(seed)
-        paths = [i % len(self.space.graph.paths) for i in range(count)]
-        return [self._on_path(path, rng) for path in paths]
+        paths = rng.sample(range(len(self.space.graph.paths)), len(self.space.graph.paths))
+        return [self._on_path(paths[i % len(paths)], rng) for i in range(count)]
 
     def at_random(self, rng: random.Random) -> Choice:
         return self._on_path(rng.randrange(len(self.space.graph.paths)), rng)
@@ -69,20 +74,22 @@ class TrilevelDesign(Design[TrilevelSpace]):
         )
         found = ["--cells", str(space.cells), "--channels", str(space.channels)]
         found.append(f"--{'' if space.bicubic else 'no-'}bicubic")
-        usual = SPACES[space.name](given)
+        usual = SPACES[space.name](given) if space.name in SPACES else None
         for name in ("layers", "widths", "operators", "network", "path"):
-            if (value := getattr(space, name)) != getattr(usual, name):
+            if (value := getattr(space, name)) != getattr(usual, name, None):
                 found += ["--set", f"space.{name}={value if isinstance(value, str | int) else json.dumps(value)}"]
         return found
 
     def features(self, target: Target) -> Mapping[Place, Mapping[Feature, float]]:
         space = self.space
         found: dict[Place, dict[Feature, float]] = {}
-        for slot in space.ends:  # all networks have them, so they are in the constant
+        # What all networks have is in the constant; so are upsamplings, where paths do not differ in them.
+        differ = len({path.count(UPSAMPLE) for path in space.graph.paths}) > 1
+        up = self._end(Slot("up", space.channels, space.channels))
+        for slot in space.ends:
             found[self._end(slot), slot.resolution] = {}
-        for resolution in {module.resolution for module in space.graph.modules if module.kind != CELL}:
-            up = self._end(Slot("up", space.channels, space.channels))
-            found[up, resolution] = {Feature(("up", resolution), _SPREAD): resolution**2}
+        for resolution in {module.resolution for module in space.graph.modules if module.kind == UPSAMPLE}:
+            found[up, resolution] = {Feature(("up", resolution), _SPREAD): resolution**2} if differ else {}
         for resolution in self._shortest_with():
             for name, spec in self._layers():
                 area = resolution**2
@@ -99,8 +106,8 @@ class TrilevelDesign(Design[TrilevelSpace]):
         return found
 
     def settled(self, constant: float, operators: Mapping[Place, float]) -> tuple[float, dict[Place, float]]:
-        """As they are, but that none takes less than no time: what is cheap may be noise."""
-        return constant, {place: max(value, 0.0) for place, value in operators.items()}
+        """As they are, but that nothing takes less than no time: what is cheap may be noise."""
+        return max(constant, 0.0), {place: max(value, 0.0) for place, value in operators.items()}
 
     def _end(self, slot: Slot) -> OperatorSpec:
         return end_spec(slot.name, slot.in_channels, slot.out_channels, self.space.width)

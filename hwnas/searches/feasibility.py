@@ -61,7 +61,6 @@ def require_within_reach(
     range_of: Callable[[Budget], CostRange],
     can_meet: Callable[[Sequence[Budget]], bool],
     narrower: str,
-    minimum: str = "minimum",
 ) -> None:
     """Refuse budgets that no architecture of any space meets.
 
@@ -71,7 +70,6 @@ def require_within_reach(
         range_of: what its architectures cost.
         can_meet: whether one of them meets several budgets together.
         narrower: what to use for cheaper ones, besides fewer cells and channels.
-        minimum: what the least that they cost is called.
 
     Raises:
         UsageError: with the minimum, centre and maximum of the space; or if only the combination cannot be met.
@@ -88,7 +86,7 @@ def require_within_reach(
             least = budget.format(reach.minimum, ROUND_CEILING)
             raise UsageError(
                 f"no architecture of space {space.name} meets {budget}: "
-                f"its {'predicted ' * (prediction is not None)}{minimum} is {least}{reach.beyond(budget)}; "
+                f"its {'predicted ' * (prediction is not None)}minimum is {least}{reach.beyond(budget)}; "
                 f"raise the budget, or use fewer cells, fewer channels or {narrower}"
             )
         bounds.append(replace(budget, limit=limit))

@@ -71,8 +71,8 @@ class TrilevelSpace(ChoiceSpace):
     cells: int = Field(default=5, gt=0, le=8)
     layers: int = Field(default=5, ge=2, le=16)
     channels: int = Field(default=PUBLISHED_CHANNELS, gt=0, le=1024)
-    widths: tuple[int, ...] = Field(default=WIDTHS, min_length=1)
-    operators: tuple[str, ...] = Field(default=OPERATORS, min_length=1)
+    widths: tuple[int, ...] = Field(default=WIDTHS, min_length=1, max_length=16)
+    operators: tuple[str, ...] = Field(default=OPERATORS, min_length=1, max_length=16)
     enlargement: Literal[2, 3, 4] = 4
     trunk: bool = False
     bicubic: bool = False
@@ -88,13 +88,13 @@ class TrilevelSpace(ChoiceSpace):
             raise ValueError(
                 f"widths go up to {self.widths[-1]}, and channels are {self.channels}; they are the first of as many"
             )
-        if len(set(self.operators)) != len(self.operators):
-            raise ValueError(f"operators are {list(self.operators)}; name each once")
         # Whatever cannot be built is found now: any operator may stand between any two widths.
         for operator in self.operators:
             for read in (self.channels, *self.widths):
                 for written in (self.channels, *self.widths):
                     layer_spec(operator, read, written, False, self.width)
+        if len({self.layer(i, None, None, False) for i in range(len(self.operators))}) != len(self.operators):
+            raise ValueError(f"operators are {list(self.operators)}; name each once")
         self.architecture(self.graph.paths[0], [self.first_cell] * self.graph.paths[0].count(CELL))
         return self
 

@@ -11,12 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwnas.budget import Budget, parse_budget
+from hwnas.errors import UsageError
 from hwnas.searches.trilevel.chains import best_chains
-from hwnas.searches.trilevel.choices import Scores, TrilevelChoices, pack, unpack
+from hwnas.searches.trilevel.choices import Scores, TrilevelChoices
 from hwnas.searches.trilevel.cost import CostTables, TrilevelCost
 from hwnas.searches.trilevel.feasibility import cost_range
 from hwnas.searches.trilevel.relaxation import PathRelaxation, RelaxedPaths
-from hwnas.spaces.trilevel import TrilevelSpace
+from hwnas.spaces import named_architecture
+from hwnas.spaces.trilevel import TrilevelSpace, pack, unpack
 from tests.trilevel.searching import everything, small_space
 
 SPACES = {
@@ -48,6 +50,32 @@ def test_a_space_has_as_many_networks_as_it_says_all_of_them_different(name: str
     assert len({choices.space.chosen(choice).fingerprint for choice in some}) == len(some)
     for choice in some[:20]:
         assert pack(*unpack(choice, space)) == choice
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_the_choice_of_a_network_is_the_one_that_made_it(name: str) -> None:
+    space = SPACES[name]
+    for choice in random.Random(0).sample(list(everything(space)), 30):
+        assert space.has(choice) and space.choice_of(space.chosen(choice, "mine")) == choice
+        for other in ((*choice, 0), choice[:-1], (len(space.graph.paths), *choice[1:]), (*choice[:-1], -1), ()):
+            assert not space.has(other)
+
+
+@pytest.mark.parametrize("change", [{"width": 8}, {"bicubic": True}, {"enlargement": 3}, {"trunk": True}])
+def test_a_network_of_another_space_is_none_of_this_one(change: dict[str, object]) -> None:
+    space = small_space("trilevel-a", network="fixed", path=(0, 0, 1))
+    other = TrilevelSpace.model_validate(space.model_dump() | change)
+    choice = random.Random(0).choice(list(everything(space)))
+    assert space.choice_of(other.chosen(choice)) is None and other.choice_of(space.chosen(choice)) is None
+    deeper, wider = small_space("trilevel-a", layers=3), small_space("trilevel-a", widths=(4, 6))
+    assert space.choice_of(deeper.first) is None and space.choice_of(wider.sample(random.Random(3))) is None
+    assert space.choice_of(named_architecture("espcn")) is None
+
+
+@pytest.mark.parametrize("operators", [("conv3x3", "conv3x3_g1"), ("conv3x3_g2", "conv3x3_g02")])
+def test_an_operator_that_is_named_twice_is_refused(operators: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match="name each once"):
+        small_space("trilevel-b", operators=operators)
 
 
 @pytest.mark.parametrize("name", SPACES)

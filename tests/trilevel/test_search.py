@@ -243,7 +243,7 @@ def test_a_teacher_of_another_scale_is_refused(tmp_path: Path) -> None:
 def test_a_budget_below_the_shortest_path_is_refused(tmp_path: Path) -> None:
     task = small_task(tmp_path, ["1KFLOPs"])
     least = cost_range(task.space, task.budgets[0]).minimum
-    with pytest.raises(UsageError, match="its minimum, the shortest path at its narrowest, is"):
+    with pytest.raises(UsageError, match="its minimum is"):
         Trilevel().check(task.space, task.budgets, task.settings)
     Trilevel().check(task.space, (replace(task.budgets[0], limit=least),), task.settings)
 
