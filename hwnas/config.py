@@ -173,9 +173,18 @@ def _unknown_setting(where: list[str], algorithm: str) -> str:
         there = there.get(part, {})
     guess = get_close_matches(name, there, n=1)
     meant = f" did you mean {guess[0]}?" if guess else ""
-    return f"there is no setting {'.'.join(where)};{meant} there are: {', '.join(there)}"
+    others = [one for one in SEARCHES if parents == ["search"] and name in SEARCHES[one].Settings.model_fields]
+    of_others = f" of algorithm {algorithm}, but of {' and '.join(others)}" if others else ""
+    return f"there is no setting {'.'.join(where)}{of_others};{meant} there are: {', '.join(there)}"
 
 
 def load_config(path: Path) -> RunConfig:
-    """The settings that `RunConfig.save` wrote."""
-    return make_config([read_settings(path)])
+    """The settings that `RunConfig.save` wrote.
+
+    Raises:
+        HwnasError: if they cannot be read.
+    """
+    try:
+        return make_config([read_settings(path)])
+    except UsageError as error:
+        raise HwnasError(f"{path} is damaged, or of another version of hwnas: {error}") from error

@@ -34,8 +34,19 @@ from hwnas.spaces.space import SearchSpace
 
 
 def space_of(config: RunConfig) -> SearchSpace:
-    """The search space that the settings describe."""
-    return SPACES[config.space_name](config.space)
+    """The search space that the settings describe.
+
+    Raises:
+        UsageError: if there is no such space, or it has not all that is set.
+    """
+    try:
+        return SPACES[config.space_name](config.space)
+    except UsageError as error:
+        usual = SEARCHES[config.algorithm].default_space
+        if config.space_name == usual:
+            raise
+        # Presets set what an algorithm's own spaces have.
+        raise UsageError(f"{error}; algorithm {config.algorithm} is for {usual} and its like") from error
 
 
 def input_size_of(config: RunConfig) -> Size | None:
@@ -185,7 +196,15 @@ def export(
     chosen = request.precision or ("mixed" if record.architecture.is_quantised else "fp32")
     options = replace(request.options, half=chosen == "fp16", accelerator=target.accelerator)
     precision = "fp32" if chosen == "fp16" else chosen
-    deployable = make_deployable(record, network, precision, data, config.train.crop, profile)  # type: ignore[arg-type]
+    deployable = make_deployable(
+        record,
+        network,
+        precision,  # type: ignore[arg-type]
+        data,
+        config.train.crop,
+        profile,
+        progress.say,
+    )
     trained = deployable
     if exporter.requantises and deployable.record.architecture.is_quantised:
         deployable = replace(

@@ -41,8 +41,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         data = torch.load(path, map_location="cpu", weights_only=True)
     # Each layer of torch's reader has exceptions of its own for files that are damaged.
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, *_DAMAGED) as error:
+        # What torch says of a damaged .pth is how to run the code in it.
+        why = "damaged, or not tensors alone" if isinstance(error, pickle.UnpicklingError) else first_line(error)
         raise HwnasError(
-            f"cannot read {path}: {first_line(error)}; expected tensors in a .safetensors file, or a .pth of torch"
+            f"cannot read {path}: {why}; expected tensors in a .safetensors file, or a .pth of torch"
         ) from error
     if isinstance(data, Mapping):
         data = next((data[name] for name in _WRAPPERS if isinstance(data.get(name), Mapping)), data)
@@ -76,7 +78,9 @@ def load_weights(architecture: Architecture, path: Path) -> nn.Module:
         published = architecture.wiring.published_names(plain)
         theirs = next((name for name in (ours, plain, *published) if name in there), None)
         if theirs is None:
-            raise HwnasError(f"{other}: it has no tensor {' or '.join(published or (plain,))}; {name_it}")
+            raise HwnasError(
+                f"{other}: it has no tensor {' or '.join(dict.fromkeys(published or (plain,)))}; {name_it}"
+            )
         if there[theirs].shape != own.shape:
             raise HwnasError(
                 f"{other}: {theirs} is {list(there[theirs].shape)} there, and {list(own.shape)} in the network; "

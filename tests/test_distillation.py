@@ -214,7 +214,7 @@ def test_another_teacher_and_other_images_are_made_anew(tmp_path: Path, monkeypa
 def test_a_teacher_does_not_learn() -> None:
     network = nn.Conv2d(3, 3, 1)
     teacher = Teacher.__new__(Teacher)
-    teacher.settings, teacher.network = TeacherSettings(cache=False), network
+    teacher.settings, teacher.network = TeacherSettings(network="esrgan", cache=False), network
     target = teacher.target(torch.rand(1, 3, 4, 4), torch.rand(1, 3, 8, 8))
     assert not target.requires_grad
 

@@ -293,7 +293,15 @@ def takes_settings(read: Callable[..., Layers]) -> Callable[[Callable[..., None]
 
 
 def _teacher(network: str | None, weights: Path | None) -> dict[str, Any]:
-    """Settings of a teacher; its weights alone are of the published one."""
+    """Settings of a teacher.
+
+    Raises:
+        UsageError: if there are weights, and nothing that they are of.
+    """
+    from hwnas.errors import UsageError
+
+    if weights is not None and network is None:
+        raise UsageError("--teacher-weights are of a published teacher; name it by --teacher")
     named = network is not None and Path(network).exists()
     path = None if weights is None else str(weights.resolve())
     return {"network": str(Path(network or "").resolve()) if named else network, "weights": path}

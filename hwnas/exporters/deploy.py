@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,6 +46,7 @@ def make_deployable(
     data: TrainingData | None,
     crop: int,
     profile: Profile,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Deployable:
     """The network at the precision that the user asked for.
 
@@ -58,6 +59,7 @@ def make_deployable(
         data: photographs to calibrate with; needed for ``int8`` where there are float layers.
         crop: side of the calibration crops in low-resolution pixels.
         profile: of the runtime; decides where a float network is quantised.
+        say: is told of photographs that are too small for crops.
 
     Raises:
         UsageError: if the network has no bits to export at.
@@ -93,7 +95,8 @@ def make_deployable(
     )
     quantised = integer.build()
     rng = np.random.default_rng(0)
-    batches = (data.train.sample(rng, 8, crop)[0] for _ in range(CALIBRATION_BATCHES))
+    room = data.train.room_for(crop, say)
+    batches = (data.train.sample(rng, 8, crop, room)[0] for _ in range(CALIBRATION_BATCHES))
     quantise_trained(network.state_dict(), quantised, batches)
     how = (
         f"{len(float_layers)} float layers calibrated to 8 bits on {8 * CALIBRATION_BATCHES} crops, not trained further"

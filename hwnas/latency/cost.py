@@ -195,17 +195,23 @@ class LatencyCost(TargetCostModel):
         """
         found = next((f for f in self.surveys() if f.survey.covers(space, size)), None)
         return found or self._lacks(
-            f"space {space.name} at {format_size(size)}{self._of_others(space, size)}; "
+            f"space {space.name} at {format_size(size)}{self._instead(space, size)}; "
             f"build it by: {build_command(self.target.name, space, size)}"
         )
 
-    def _of_others(self, space: SurveyedSpace, size: Size) -> str:
-        """What is different of another device, or of this one as it was, whose table has the space."""
-        if self._fingerprint is None:
-            return ""
-        ours = LatencyTable.empty(self.target, self._fingerprint)
-        theirs = [table.difference(ours) for table in find_tables(self.target.name) if table.survey(space, size)]
-        return next((f" (there is one of {different})" for different in theirs if different), "")
+    def _instead(self, space: SurveyedSpace, size: Size) -> str:
+        """What there is: the beginning of it, one of another device or of this one as it was, or of another space."""
+        tables = find_tables(self.target.name)
+        ours = [table for table in tables if table.fits(self.target, self._fingerprint)]
+        if begun := [survey for table in ours if (survey := table.survey(space, size))]:
+            return f" that is complete ({len(begun[0].networks)} networks are there)"
+        if self._fingerprint is not None:
+            now = LatencyTable.empty(self.target, self._fingerprint)
+            for table in tables:
+                if table.survey(space, size) and (different := table.difference(now)):
+                    return f" (there is one of {different})"
+        alike = [s for table in ours for s in table.surveys if (s.space.name, s.size) == (space.name, size)]
+        return f" as it is set (there is one of {alike[0]})" if alike else ""
 
     def _of(self, architectures: Sequence[Architecture], size: Size) -> _Fitted:
         """The survey of a space with these networks: the one in use, if it is such."""

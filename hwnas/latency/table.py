@@ -96,7 +96,8 @@ class Survey(BaseModel):
         return self
 
     def __str__(self) -> str:
-        return f"{self.space.name} of {', '.join(map(str, self.space.bits))} bits at {format_size(self.size)}"
+        bits = ", ".join(map(str, self.space.bits))
+        return f"{self.space.name} of {bits} bits at {format_size(self.size)}, {' '.join(self.design.options())}"
 
     @classmethod
     def begun(cls, space: SurveyedSpace, size: Size, target: Target) -> Survey:

@@ -151,7 +151,8 @@ def layerwise(space: SearchSpace, what: str) -> LayerwiseSpace:
     """
     if not isinstance(space, LayerwiseSpace):
         raise UsageError(
-            f"{what} is for spaces whose layers are chosen one by one, such as quantnas, which {space.name} is not"
+            f"{what} is for spaces whose layers are chosen one by one, such as quantnas, which {space.name} is not; "
+            "name the algorithm of that space by --algorithm"
         )
     return space
 

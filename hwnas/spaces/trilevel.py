@@ -80,8 +80,10 @@ class TrilevelSpace(ChoiceSpace):
 
     @model_validator(mode="after")
     def _makes_networks(self) -> TrilevelSpace:
-        if (self.path is not None) != (self.network == "fixed"):
-            raise ValueError("path is of network 'fixed', which has no other; give both, or neither")
+        if self.network == "fixed" and self.path is None:
+            raise ValueError("network 'fixed' has one path; give it too, such as path=[0,0,1,1]")
+        if self.network != "fixed" and self.path is not None:
+            raise ValueError("path is that of network 'fixed'; give network=fixed too")
         if list(self.widths) != sorted(set(self.widths)) or self.widths[0] < 1:
             raise ValueError(f"widths are {list(self.widths)}; give each once, ascending")
         if self.widths[-1] > self.channels:

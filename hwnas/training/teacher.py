@@ -36,7 +36,7 @@ class TeacherSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    network: str = "esrgan"
+    network: str
     weights: Path | None = None
     cache: bool = True
 
@@ -60,7 +60,8 @@ def load_teacher(settings: TeacherSettings, scale: int) -> tuple[NetworkRecord, 
         raise UsageError(f"teacher: {settings.network} needs weights; name their file with --teacher-weights")
     else:
         raise UsageError(
-            f"teacher: {settings.network!r} is no run, no .safetensors file, and no published architecture"
+            f"teacher: {settings.network!r} is no run, no .safetensors file, and no published architecture "
+            f"({', '.join(sorted(NAMED))})"
         )
     if (own := record.architecture.scale) != scale:
         raise UsageError(

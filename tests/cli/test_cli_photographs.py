@@ -115,6 +115,10 @@ def test_which_small_images_are_left_out_is_said_once(
     answer = hwnas(*start, "--data", folder, "--crop", "12", "--out", out)
     assert answer.code == 0, answer.err
     assert answer.err.count("1.png (40x88): too small for crops of 48x48") == 1 and "left out" in answer.err
+    if command == "train":
+        answer = hwnas("export", out, "--int8", "-o", out / "int8.onnx")
+        assert answer.code == 0, answer.err
+        assert answer.err.count("1.png (40x88): too small for crops of 48x48") == 1 and "left out" in answer.err
 
 
 def test_a_training_with_too_large_crops_names_the_crop_that_fits(

@@ -87,10 +87,15 @@ def test_a_network_is_trained_towards_a_teacher(
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--budget", "1KFLOPs"], "the shortest one, at its narrowest, takes"),
+        (["--budget", "1KFLOPs"], "its minimum is"),
         (["--teacher", "esrgan"], "esrgan needs weights; name their file with --teacher-weights"),
         (["--teacher", "nobody"], "'nobody' is no run, no .safetensors file, and no published architecture"),
-        (["--teacher-weights", "missing.pth"], "there is no file"),
+        (["--teacher", "esrgan", "--teacher-weights", "missing.pth"], "there is no file"),
+        (["--teacher-weights", "missing.pth"], "--teacher-weights are of a published teacher; name it by --teacher"),
+        (["--space", "falsr"], "algorithm trilevel is for trilevel-a and its like"),
+        (["--min-psnr", "30"], "no setting search.min_psnr of algorithm trilevel, but of falsr"),
+        (["--set", "space.network=fixed"], "network 'fixed' has one path; give it too"),
+        (["--set", "space.path=[0,1]"], "path is that of network 'fixed'; give network=fixed too"),
         (
             ["--set", "space.network=fixed", "--set", "space.path=[0,0]"],
             "has 0 upsamplings, and x2 on backbone a takes 1",
