@@ -16,7 +16,6 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 import torch
-from brevitas.nn.mixin.base import QuantLayerMixin
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import Tensor, nn
@@ -32,7 +31,6 @@ from hwnas.exporters.parity import FLOAT_TOLERANCE, HALF_TOLERANCE, SOURCE_TOLER
 from hwnas.exporters.profiles import PROFILES, Profile
 from hwnas.exporters.runtime import OnnxArtifact
 from hwnas.files import atomic_path
-from hwnas.quantization.brevitas_layers import uncalibrated
 
 OPSET = 17
 """The first that has all we write, and old enough for the runtimes of devices."""
@@ -91,6 +89,8 @@ def export_onnx(
         HwnasError: if an activation's step was never started, the profile cannot hold the network's numbers or what
             is asked for, or the file cannot be written.
     """
+    from hwnas.quantization.brevitas_layers import uncalibrated  # brevitas takes a second to import
+
     if steps := uncalibrated(network):
         raise HwnasError(
             f"the quantisers of {len(steps)} layers have seen no images, so their steps are unknown; "
@@ -152,6 +152,8 @@ def write_source(network: nn.Module, path: Path, job: ExportJob) -> None:
 
 
 def _is_quantised(network: nn.Module) -> bool:
+    from brevitas.nn.mixin.base import QuantLayerMixin
+
     return any(isinstance(module, QuantLayerMixin) for module in network.modules())
 
 

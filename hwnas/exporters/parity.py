@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from brevitas.nn.quant_layer import QuantNonLinearActLayer
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -149,6 +148,8 @@ def tie_noise(network: nn.Module, x: Tensor) -> float:
         if not isinstance(args[0], Tensor):
             return None  # integers already
         return (args[0] * (1 + 1e-6 * (2 * torch.rand(args[0].shape, generator=generator) - 1)),)
+
+    from brevitas.nn.quant_layer import QuantNonLinearActLayer  # takes a second to import
 
     quantisers = [module for module in network.modules() if isinstance(module, QuantNonLinearActLayer)]
     if not quantisers:

@@ -14,7 +14,6 @@ from hwnas.exporters.profiles import PROFILES
 from hwnas.networks.adadm import freeze_normalisation
 from hwnas.operators import FLOAT_BITS
 from hwnas.operators.layers import FloatLayers
-from hwnas.quantization.brevitas_layers import build_quantised, calibrate
 from hwnas.sizes import Size
 
 GRAPHS = 1
@@ -57,6 +56,8 @@ def write_untrained(architecture: Architecture, target: Target, size: Size, path
             return
         sample = torch.rand(1, 3, _SIDE, _SIDE)
         if architecture.is_quantised:
+            from hwnas.quantization.brevitas_layers import build_quantised, calibrate  # takes a second to import
+
             network = build_quantised(architecture, collect_steps=1, placement=profile.placement)
             calibrate(network, [sample])
         else:
