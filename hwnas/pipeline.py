@@ -34,19 +34,8 @@ from hwnas.spaces.space import SearchSpace
 
 
 def space_of(config: RunConfig) -> SearchSpace:
-    """The search space that the settings describe.
-
-    Raises:
-        UsageError: if there is no such space, or it has not all that is set.
-    """
-    try:
-        return SPACES[config.space_name](config.space)
-    except UsageError as error:
-        usual = SEARCHES[config.algorithm].default_space
-        if config.space_name == usual:
-            raise
-        # Presets set what an algorithm's own spaces have.
-        raise UsageError(f"{error}; algorithm {config.algorithm} is for {usual} and its like") from error
+    """The search space that the settings describe."""
+    return SPACES[config.space_name](config.space)
 
 
 def input_size_of(config: RunConfig) -> Size | None:

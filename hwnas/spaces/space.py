@@ -201,7 +201,10 @@ class SpaceOptions(BaseModel):
         there = {name: value for name, value in self if value is not None and name not in ("scale", "bits", "bicubic")}
         # What is switched off is off where it is not there.
         if others := [name for name, value in there.items() if value and name not in taken]:
-            raise UsageError(f"space {space} has no {others[0]} to set; leave it out")
+            # Presets set what the algorithm's own spaces have.
+            raise UsageError(
+                f"space {space} has no {others[0]} to set; leave it out, or name the space's algorithm by --algorithm"
+            )
         return {name: value for name, value in there.items() if name in taken}
 
 

@@ -92,7 +92,7 @@ def test_a_network_is_trained_towards_a_teacher(
         (["--teacher", "nobody"], "'nobody' is no run, no .safetensors file, and no published architecture"),
         (["--teacher", "esrgan", "--teacher-weights", "missing.pth"], "there is no file"),
         (["--teacher-weights", "missing.pth"], "--teacher-weights are of a published teacher; name it by --teacher"),
-        (["--space", "falsr"], "algorithm trilevel is for trilevel-a and its like"),
+        (["--space", "falsr"], "space falsr has no channels to set; leave it out, or name the space's algorithm"),
         (["--min-psnr", "30"], "no setting search.min_psnr of algorithm trilevel, but of falsr"),
         (["--set", "space.network=fixed"], "network 'fixed' has one path; give it too"),
         (["--set", "space.path=[0,1]"], "path is that of network 'fixed'; give network=fixed too"),
