@@ -262,7 +262,7 @@ def test_another_space_is_refused(tmp_path: Path) -> None:
         ({"widths": (128,)}, "widths go up to 128, and channels are 64"),
         ({"widths": (8, 4)}, "give each once, ascending"),
         ({"operators": ("conv7x7",)}, "'conv7x7' is no operator of a cell"),
-        ({"network": "fixed"}, "path is of network 'fixed'"),
+        ({"network": "fixed"}, "network 'fixed' has one path"),
         ({"adadm": True}, "space trilevel-a has no adadm"),
         ({"bits": (4, 8)}, "one bit width for all layers"),
         ({"layers": 1}, "layers"),
