@@ -66,6 +66,15 @@ def save_network(path: Path, record: NetworkRecord, network: nn.Module) -> None:
         temporary.write_bytes(data)
 
 
+def is_ours(path: Path) -> bool:
+    """Whether `save_network` wrote a file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return "hwnas" in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
 def load_network(path: Path) -> tuple[NetworkRecord, nn.Module]:
     """A network written by `save_network`, in evaluation mode.
 

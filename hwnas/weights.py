@@ -14,7 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hwnas.architecture import Architecture
+from hwnas.checkpoints import is_ours, load_network
 from hwnas.errors import HwnasError, UsageError, first_line
+from hwnas.operators import FLOAT_BITS
 from hwnas.operators.layers import FloatLayers
 
 _NESTING = re.compile(r"^network\.(1\.)?|\.convolutions\.0(?=\.)")
@@ -94,3 +96,24 @@ def load_weights(architecture: Architecture, path: Path) -> nn.Module:
         raise HwnasError(f"{other}, which has no {left[0]}; {name_it}")
     network.load_state_dict(found)
     return network.eval()
+
+
+def float_weights(architecture: Architecture, path: Path) -> dict[str, Tensor]:
+    """The tensors of a network, by their names in float, from a trained one of ours or a published one.
+
+    Args:
+        architecture: whose weights they are to be; its widths do not matter.
+        path: of a file that `hwnas train` wrote, or one as of `load_weights`.
+
+    Raises:
+        UsageError: if there is no such file.
+        HwnasError: if it cannot be read, or the weights are of another network.
+    """
+    twin = architecture.with_bits(FLOAT_BITS)
+    if not is_ours(path):
+        return load_weights(twin, path).state_dict()
+    record, trained = load_network(path)
+    if record.architecture.with_bits(FLOAT_BITS).fingerprint != twin.fingerprint:
+        raise HwnasError(f"{path} is of another architecture ({record.architecture.name}); name weights of this one")
+    state = trained.state_dict()
+    return {name: state[name] for name in twin.build(FloatLayers()).state_dict()}

@@ -42,10 +42,11 @@ def cost(
     from dataclasses import asdict
 
     from hwnas.budget import format_quantity
-    from hwnas.cli.resolve import resolve_architecture, timed_size
+    from hwnas.cli.resolve import timed_size
     from hwnas.cost_models import cost_model, target_cost_models
     from hwnas.errors import UsageError
     from hwnas.sizes import format_size, parse_size
+    from hwnas.spaces.lookup import find_architecture
 
     if metric in target_cost_models():
         if target is None:
@@ -53,7 +54,7 @@ def cost(
         metric = f"{metric}@{target}"
     model = cost_model(metric)
     size = parse_size(input_size) if input_size is not None else timed_size(network) if model.measurable else None
-    architecture = resolve_architecture(network, scale, bits)
+    architecture = find_architecture(network, scale, bits)
     found = model.architecture_cost(architecture, size)
     effective = None
     if metric == "bitops" and target is not None:

@@ -75,6 +75,17 @@ Cells = Annotated[
 Channels = Annotated[int | None, typer.Option("--channels", help="Width of the network.", show_default="36 or 64")]
 Adadm = Annotated[bool | None, flag("--adadm/--no-adadm", "AdaDM residuals.")]
 Bicubic = Annotated[bool | None, flag("--bicubic/--no-bicubic", "Add the bicubic enlargement to the output.")]
+Fixed = Annotated[
+    str | None,
+    typer.Option(
+        "--fixed", metavar="RUN|ARCH.json|NAME", help="Search the bit widths of this network; its operators stay."
+    ),
+]
+Separate = Annotated[bool | None, flag("--separate", "With --fixed: widths of weights and of activations apart.")]
+Start = Annotated[
+    Path | None,
+    typer.Option("--weights", help="With --fixed: trained float weights to start from, .safetensors or .pth."),
+]
 Quantization = Annotated[
     str | None, typer.Option("--quantization", help="How widths are searched: noise, shared or independent.")
 ]
@@ -141,6 +152,9 @@ def search_settings(
     channels: Channels = None,
     adadm: Adadm = None,
     bicubic: Bicubic = None,
+    fixed: Fixed = None,
+    separate: Separate = None,
+    weights: Start = None,
     quantization: Quantization = None,
     penalty: Penalty = None,
     objective: Objective = None,
@@ -164,9 +178,9 @@ def search_settings(
         "data": _absolute(data),
         "seed": seed,
         "input_size": input_size,
-        "space_name": space,
-        "space": _space(scale, bits, cells, channels, adadm, bicubic),
+        **_space(space, fixed, separate, scale, bits, cells, channels, adadm, bicubic),
         "search": {
+            "weights": _path(weights),
             "quantization": quantization,
             "penalty": penalty,
             "objectives": _objectives(objective),
@@ -174,7 +188,7 @@ def search_settings(
             "teacher": _teacher(teacher, teacher_weights),
         },
         "algorithms": {} if crop is None else _of_crops(crop),
-        "train": {"crop": crop},
+        "train": {"crop": crop, "weights": _path(weights)},
     }
     return _layers(preset, config, given, assignments)
 
@@ -215,6 +229,8 @@ def space_settings(
     channels: Channels = None,
     adadm: Adadm = None,
     bicubic: Bicubic = None,
+    fixed: Fixed = None,
+    separate: Separate = None,
     config: ConfigFile = None,
     assignments: Set = None,
 ) -> Layers:
@@ -223,13 +239,15 @@ def space_settings(
         "target": target,
         "algorithm": algorithm,
         "input_size": input_size,
-        "space_name": space,
-        "space": _space(scale, bits, cells, channels, adadm, bicubic),
+        **_space(space, fixed, separate, scale, bits, cells, channels, adadm, bicubic),
     }
     return _layers(preset, config, given, assignments)
 
 
 def _space(
+    name: str | None,
+    fixed: str | None,
+    separate: bool | None,
     scale: int | None,
     bits: str | None,
     cells: int | None,
@@ -237,14 +255,28 @@ def _space(
     adadm: bool | None,
     bicubic: bool | None,
 ) -> dict[str, Any]:
-    return {
+    """Settings of a space; that of a network has no other name.
+
+    Raises:
+        UsageError: if one is given.
+    """
+    from hwnas.errors import UsageError
+
+    if fixed is not None and name not in (None, "fixed"):
+        raise UsageError(
+            f"--fixed is a network whose widths are searched, and --space {name} a space; give one of them"
+        )
+    options = {
         "scale": scale,
         "bits": None if bits is None else parse_bits(bits),
         "cells": cells,
         "channels": channels,
         "adadm": adadm,
         "bicubic": bicubic,
+        "fixed": _absolute(fixed),
+        "separate": separate,
     }
+    return {"space_name": name if fixed is None else "fixed", "space": options}
 
 
 def training_settings(
@@ -302,14 +334,16 @@ def _teacher(network: str | None, weights: Path | None) -> dict[str, Any]:
 
     if weights is not None and network is None:
         raise UsageError("--teacher-weights are of a published teacher; name it by --teacher")
-    named = network is not None and Path(network).exists()
-    path = None if weights is None else str(weights.resolve())
-    return {"network": str(Path(network or "").resolve()) if named else network, "weights": path}
+    return {"network": _absolute(network), "weights": _path(weights)}
 
 
-def _absolute(data: str | None) -> str | None:
-    """Folders in full: a run is resumed from wherever the user happens to be."""
-    return str(Path(data).resolve()) if data is not None and Path(data).is_dir() else data
+def _path(file: Path | None) -> str | None:
+    return None if file is None else str(file.resolve())
+
+
+def _absolute(name: str | None) -> str | None:
+    """Files and folders in full: a run is resumed from wherever the user happens to be."""
+    return str(Path(name).resolve()) if name is not None and Path(name).exists() else name
 
 
 def parse_bits(text: str) -> list[int]:

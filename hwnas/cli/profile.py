@@ -117,9 +117,9 @@ def _file(name: str, target: Target, size: Size, folder: Path, scale: int | None
     """The file that the user names, or a network in one."""
     from importlib.util import find_spec
 
-    from hwnas.cli.resolve import resolve_architecture
     from hwnas.errors import UsageError
     from hwnas.exporters.untrained import untrained_suffix, write_untrained
+    from hwnas.spaces.lookup import find_architecture
 
     path = Path(name)
     if path.is_file() and path.suffix != ".json":
@@ -133,7 +133,7 @@ def _file(name: str, target: Target, size: Size, folder: Path, scale: int | None
                 fixed = f"{height}x{width}"
                 raise UsageError(f"{path} takes images of {fixed} only; time it with --input-size {fixed}")
         return path
-    architecture = resolve_architecture(name, scale, bits)
+    architecture = find_architecture(name, scale, bits)
     folder.mkdir()
     written = folder / f"network{untrained_suffix(target)}"
     write_untrained(architecture, target, size, written)

@@ -8,22 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwnas.errors import HwnasError, UsageError, first_problem
+from hwnas.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from hwnas.architecture import Architecture
     from hwnas.cli.options import Layers
     from hwnas.evaluation import Upscaler
     from hwnas.sizes import Size
-
-
-def is_published(name: str) -> bool:
-    """Whether the user names a published architecture, and not a file or folder of that name."""
-    from hwnas.spaces import NAMED
-
-    return name in NAMED and not Path(name).exists()
 
 
 def timed_size(name: str) -> Size | None:
@@ -36,52 +28,6 @@ def timed_size(name: str) -> Size | None:
         return None
     budgets = pipeline.budgets_of(load_config(RunDirectory(Path(name)).config))
     return next((budget.input_size for budget in budgets if budget.model.measurable), None)
-
-
-def resolve_architecture(
-    name: str, scale: int | None = None, bits: int | None = None, bicubic: bool | None = None
-) -> Architecture:
-    """The architecture of a run, of a JSON file, or a published one.
-
-    Args:
-        name: what the user wrote.
-        scale: enlargement of a published one, as published unless told; must agree with another's own where given.
-        bits: width for all layers; None for its own.
-        bicubic: add the bicubic enlargement to a published one; must agree with another's own where given.
-
-    Raises:
-        UsageError: if it is none of these, or what was asked for is not what it has.
-        HwnasError: if the file is damaged.
-    """
-    from hwnas.architecture import load_architecture
-    from hwnas.run_directory import RunDirectory
-    from hwnas.spaces import NAMED, named_architecture
-
-    path = Path(name)
-    if path.is_dir():
-        run = RunDirectory(path)
-        if not run.exists:
-            raise UsageError(f"{path} is no run of hwnas; name a run, or an architecture file")
-        if not run.architecture.is_file():
-            raise HwnasError(
-                f"{path} holds no architecture; finish its search with `hwnas search --resume --out {path}`"
-            )
-        architecture = load_architecture(run.architecture)
-    elif path.is_file():
-        architecture = load_architecture(path)
-    elif path.suffix:
-        raise UsageError(f"there is no file {path}; check the path")
-    elif is_published(name):
-        return named_architecture(name, scale, bits, bool(bicubic))
-    else:
-        raise UsageError(
-            f"{name!r} is no run, no architecture file and no published architecture ({', '.join(sorted(NAMED))})"
-        )
-    if scale is not None and scale != architecture.scale:
-        raise UsageError(f"{name} enlarges by {architecture.scale}, not by {scale}; leave --scale out")
-    if bicubic is not None and bicubic != getattr(architecture.wiring, "bicubic", False):
-        raise UsageError(f"whether {name} adds the bicubic enlargement is part of it; leave --[no-]bicubic out")
-    return architecture if bits is None else with_bits(architecture, bits)
 
 
 def candidate_of(run: str, point: int, bits: int | None, out: Path | None, layers: Layers) -> tuple[str, Path, Layers]:
@@ -115,20 +61,6 @@ def _for_training(preset: Mapping[str, Any]) -> Mapping[str, Any]:
     return {key: value for key, value in preset.items() if key == "train"}
 
 
-def with_bits(architecture: Architecture, bits: int) -> Architecture:
-    """All layers at ``bits``.
-
-    Raises:
-        UsageError: if the width is not supported.
-    """
-    from pydantic import ValidationError
-
-    try:
-        return architecture.with_bits(bits)
-    except ValidationError as error:
-        raise UsageError(f"--bits {bits}: {first_problem(error)}") from error
-
-
 @dataclass(frozen=True)
 class Enlarger:
     """Something that enlarges images.
@@ -158,6 +90,8 @@ def resolve_enlarger(name: str, scale: int | None, weights: Path | None = None) 
         UsageError: if it is none of these, or the scale is another.
         HwnasError: if a file is damaged.
     """
+    from hwnas.spaces.lookup import is_published
+
     path = Path(name)
     if weights is not None:
         return _with_weights(name, scale, weights)
@@ -197,11 +131,12 @@ def resolve_enlarger(name: str, scale: int | None, weights: Path | None = None) 
 def _with_weights(name: str, scale: int | None, weights: Path) -> Enlarger:
     from hwnas.inference import TorchUpscaler
     from hwnas.networks.adadm import is_data_dependent
+    from hwnas.spaces.lookup import find_architecture
     from hwnas.weights import load_weights
 
     if Path(name).is_dir():
         raise UsageError(f"{name} has weights of its own; leave --weights out, or name an architecture")
-    architecture = resolve_architecture(name, scale)
+    architecture = find_architecture(name, scale)
     network = load_weights(architecture, weights)
     reach = None if is_data_dependent(network) else architecture.receptive_radius
     return Enlarger(TorchUpscaler(network), architecture.scale, reach, network)

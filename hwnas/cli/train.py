@@ -40,18 +40,19 @@ def train(
     """
     from hwnas import pipeline
     from hwnas.cli.console import progress
-    from hwnas.cli.resolve import candidate_of, is_published, resolve_architecture
+    from hwnas.cli.resolve import candidate_of
     from hwnas.cli.runs import new_config, open_run
     from hwnas.config import load_config, make_config, merge
     from hwnas.errors import UsageError
     from hwnas.inference import Validation
     from hwnas.run_directory import RunDirectory
+    from hwnas.spaces.lookup import find_architecture, is_published
 
     if candidate is not None:
         network, out, layers = candidate_of(network, candidate, bits, out, layers)
     if Path(network).is_dir() and (out is None or out == Path(network)):
         directory = RunDirectory(Path(network))
-        architecture = resolve_architecture(network)
+        architecture = find_architecture(network)
         saved = load_config(directory.config)
         settings = make_config([saved.model_dump(mode="json"), *layers])
         if bits is not None or (settings != saved and directory.train_state.exists()):
@@ -62,15 +63,15 @@ def train(
     else:
         if is_published(network):
             space = new_config(layers).space
-            architecture = resolve_architecture(network, space.scale, bits, space.bicubic)
+            architecture = find_architecture(network, space.scale, bits, space.bicubic)
         else:
             asked = merge({}, *layers[1:]).get("space", {})
-            architecture = resolve_architecture(network, asked.get("scale"), bits, asked.get("bicubic"))
+            architecture = find_architecture(network, asked.get("scale"), bits, asked.get("bicubic"))
         made_for = {"space": {"scale": architecture.scale}}
         directory, settings = open_run(out or Path("runs") / architecture.name, resume, (*layers, made_for))
         if not directory.architecture.exists():
             architecture.save(directory.architecture)
-        elif (there := resolve_architecture(str(directory.path))).fingerprint != architecture.fingerprint:
+        elif (there := find_architecture(str(directory.path))).fingerprint != architecture.fingerprint:
             raise UsageError(
                 f"{directory.path} is of another architecture ({there.name}); go on with it by `hwnas train "
                 f"{directory.path} --resume`, or train {architecture.name} with another --out"

@@ -272,7 +272,8 @@ class LatencyCost(TargetCostModel):
 def build_command(target: str, space: SurveyedSpace, size: Size) -> str:
     """The command that builds the table of a published space, or of the space as a user has set it."""
     options = [
-        *("--target", target, "--input-size", format_size(size), "--space", space.name),
+        *("--target", target, "--input-size", format_size(size)),
+        *(() if getattr(space, "fixed", None) else ("--space", space.name)),
         *("--scale", str(space.scale), "--bits", ",".join(map(str, space.bits))),
         *design_of(space).options(),
     ]

@@ -15,6 +15,7 @@ from hwnas.cost_models.counting import BitOpsCost
 from hwnas.devices.target import Target
 from hwnas.latency.design import Design, Feature, Place
 from hwnas.operators import OperatorSpec
+from hwnas.spaces.lookup import is_published
 from hwnas.spaces.space import Choice, LayerwiseSpace
 
 _SPREAD = 3.0
@@ -70,6 +71,10 @@ class LayerwiseDesign(Design[LayerwiseSpace]):
 
     def options(self) -> list[str]:
         wiring = self.space.wiring.model_dump()
+        if self.space.fixed is not None:
+            uneven = any(c.weight_bits != c.activation_bits for row in self.space.choices.values() for c in row)
+            bicubic = [f"--{'' if wiring.get('bicubic') else 'no-'}bicubic"] if is_published(self.space.fixed) else []
+            return ["--fixed", self.space.fixed, *bicubic, *(["--separate"] if uneven else [])]
         numbers = [
             part for name in ("cells", "channels") if name in wiring for part in (f"--{name}", str(wiring[name]))
         ]

@@ -1,6 +1,7 @@
 """Search spaces and published architectures."""
 
 import hwnas.spaces.falsr
+import hwnas.spaces.fixed
 import hwnas.spaces.quantnas
 import hwnas.spaces.trilevel
 import hwnas.spaces.trilevel_networks  # noqa: F401  all of them register what they have

@@ -85,10 +85,13 @@ class LayerwiseSpace(ChoiceSpace):
     Attributes:
         wiring: how the chosen operators are connected.
         choices: slot name to its candidates (operators x bits), in the order of the wiring's slots.
+        fixed: the network, as the user names it, whose operators these are at several widths; None where operators are
+            chosen.
     """
 
     wiring: Annotated[SerializeAsAny[Wiring], BeforeValidator(parse_wiring)]
     choices: dict[str, tuple[OperatorSpec, ...]]
+    fixed: str | None = None
 
     @model_validator(mode="after")
     def _check(self) -> LayerwiseSpace:
@@ -121,6 +124,11 @@ class LayerwiseSpace(ChoiceSpace):
         """The architecture of the ``chosen`` candidate of each layer, the first where a layer is not named."""
         operators = {layer: candidates[chosen.get(layer, 0)] for layer, candidates in self.choices.items()}
         return Architecture(name=name or self.name, wiring=self.wiring, operators=operators)
+
+    def has_same_networks(self, other: SearchSpace) -> bool:
+        if not isinstance(other, LayerwiseSpace):
+            return False
+        return self.wiring == other.wiring and self.choices == other.choices
 
     def has(self, choice: Choice) -> bool:
         counts = [len(candidates) for candidates in self.choices.values()]
@@ -172,6 +180,8 @@ class SpaceOptions(BaseModel):
         layers: of a cell.
         network: how paths through cells and upsamplings are searched: ``tree``, ``trellis`` or ``fixed``.
         path: the one path of a ``fixed`` network, 0 for a cell and 1 for an upsampling.
+        fixed: a network that is there, of which only widths are searched; see `hwnas.spaces.lookup`.
+        separate: weights and activations of a layer may have different widths.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -187,6 +197,8 @@ class SpaceOptions(BaseModel):
     layers: int | None = None
     network: str | None = None
     path: tuple[int, ...] | None = None
+    fixed: str | None = None
+    separate: bool | None = None
 
     def given(self, space: str, taken: Collection[str]) -> dict[str, Any]:
         """The options that the user has set, but for those that all spaces have: scale, bits and bicubic.

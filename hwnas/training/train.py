@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +14,6 @@ from hwnas.data.sources import TrainingData
 from hwnas.errors import HwnasError
 from hwnas.inference import Validation
 from hwnas.networks.adadm import freeze_normalisation, is_data_dependent
-from hwnas.operators import FLOAT_BITS
 from hwnas.operators.layers import FloatLayers
 from hwnas.progress import Progress
 from hwnas.quantization.placement import Placement
@@ -24,6 +22,7 @@ from hwnas.training.common import cosine, make_fabric, require_finite, seed_epoc
 from hwnas.training.distance import Distance
 from hwnas.training.settings import TrainSettings
 from hwnas.training.teacher import Teacher
+from hwnas.weights import float_weights
 
 STEP_FACTOR = 0.7
 
@@ -81,7 +80,8 @@ def train(
     seed_epoch(seed, "weights", 0)
     network = build_for_training(architecture, settings, placement)
     if settings.weights is not None:
-        _start_from(settings.weights, architecture, network)
+        # What a float network lacks are the quantisers.
+        network.load_state_dict(float_weights(architecture, settings.weights), strict=False)
     # Set up before a state is loaded, which then goes to the device that the parameters are on.
     adam = torch.optim.Adam(network.parameters(), lr=1.0, weight_decay=settings.weight_decay)
     wrapped, optimizer = fabric.setup(network, adam)
@@ -152,19 +152,6 @@ def train(
         )
     writer.close()
     return best
-
-
-def _start_from(path: Path, architecture: Architecture, network: nn.Module) -> None:
-    """Give a network that is to be trained the weights of one that was.
-
-    Raises:
-        HwnasError: if they are of another architecture.
-    """
-    record, trained = load_network(path)
-    if record.architecture.with_bits(FLOAT_BITS).fingerprint != architecture.with_bits(FLOAT_BITS).fingerprint:
-        raise HwnasError(f"{path} is of another architecture ({record.architecture.name}); name weights of this one")
-    # What a float network lacks are the quantisers.
-    network.load_state_dict(trained.state_dict(), strict=False)
 
 
 def _require_weights(run: RunDirectory, epochs: int, placement: Placement) -> None:

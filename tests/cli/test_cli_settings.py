@@ -21,7 +21,7 @@ FAILURE, USAGE = 1, 2
         (("--algorithm", "magic"), "no algorithm is called 'magic'; there are: "),
         (
             ("--space", "outer"),
-            "no space is called 'outer'; there are: agd, autodeeplab, falsr, falsr-rgb, quantnas, quantnas-float",
+            "no space is called 'outer'; there are: agd, autodeeplab, falsr, falsr-rgb, fixed, quantnas",
         ),
         (("--budget", "5"), "'5' is not a budget"),
         (("--budget", "5GWishes"), "no cost is counted in 'GWishes'"),
@@ -139,7 +139,7 @@ def test_an_error_of_several_lines_is_told_in_one(hwnas: Any, monkeypatch: pytes
     def fail(*_: Any) -> None:
         raise HwnasError("one [bold]\ntwo")
 
-    monkeypatch.setattr("hwnas.cli.resolve.resolve_architecture", fail)
+    monkeypatch.setattr("hwnas.spaces.lookup.find_architecture", fail)
     assert hwnas("cost", "espcn").only_error(FAILURE) == "error: one [bold] two"
 
 

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hwnas.errors import UsageError
 from hwnas.operators import OPERATORS, ConvShape, LayerFactory, OperatorSpec, register_operator
 from hwnas.operators.chains import ConvChain
 from hwnas.operators.spec import Builder
@@ -214,8 +213,3 @@ def test_the_noise_of_a_map_is_drawn_once_for_all_that_read_it() -> None:
         operator(torch.randn(2, 6, 7, 7))
         assert drawn.count((2, 6, 7, 7)) == times
         assert drawn.count((2, 5, 7, 7)) == drawn.count((2, 8, 7, 7)) == 1
-
-
-def test_a_width_for_weights_and_another_for_activations_is_refused() -> None:
-    with pytest.raises(UsageError, match="conv3x3 @w4a8 has weights and activations of different widths"):
-        MixedOperator([conv(3, 4), conv(3, 4).with_bits(4, 8)], "noise", NoiseSource())

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hwnas.errors import UsageError
-from hwnas.operators import FLOAT_BITS, LayerFactory, OperatorSpec, build_operator
+from hwnas.operators import LayerFactory, OperatorSpec, build_operator
 from hwnas.operators.chains import ConvChain
 from hwnas.operators.layers import FloatLayers
 from hwnas.searches.quantnas.convolve import convolve
@@ -80,20 +79,43 @@ class _Kernel:
 
 @dataclass(frozen=True)
 class _Branch:
-    """Candidates that share a module: one operator at several widths."""
+    """Candidates that share a module: one operator at several widths.
+
+    Attributes:
+        operator: the module.
+        indices: of the candidates.
+        mixture: of the widths of its weights.
+        places: [len(indices)], which of these widths each candidate has.
+    """
 
     operator: nn.Module
     indices: tuple[int, ...]
     mixture: BitMixture
+    places: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class _Stream:
-    """Branches that read the same quantised map."""
+    """Branches that read the same quantised map.
+
+    Attributes:
+        branches: of them.
+        mixture: of the widths of the map.
+        places: for each branch, which of these widths each of its candidates reads.
+    """
 
     branches: tuple[_Branch, ...]
-    indices: tuple[int, ...]
     mixture: BitMixture
+    places: tuple[tuple[int, ...], ...]
+
+
+def _widths(spec: OperatorSpec) -> tuple[int, int]:
+    return spec.weight_bits, spec.activation_bits
+
+
+def _marginal(shares: Tensor, places: Sequence[int], count: int) -> Tensor:
+    """[count]: the shares that each place has together."""
+    return shares.new_zeros(count).index_add(0, torch.tensor(places, device=shares.device), shares)
 
 
 class MixedOperator(nn.Module):
@@ -101,12 +123,10 @@ class MixedOperator(nn.Module):
 
     Args:
         candidates: operators x bits.
-        quantization: how widths are mixed: ``noise``, ``shared``, or ``independent`` weights for each.
+        quantization: how widths are mixed: ``noise``, ``shared``, or ``independent`` weights for each. Where weights
+            and activations have widths of their own, weights take the distribution of theirs, and the map that of its.
         noise: where noise comes from.
         merge: compute candidates that are single convolutions together. False computes one by one, as published.
-
-    Raises:
-        UsageError: if a candidate's weights and activations differ in width.
     """
 
     probabilities: Tensor
@@ -120,35 +140,31 @@ class MixedOperator(nn.Module):
         merge: bool = True,
     ) -> None:
         super().__init__()
-        if uneven := [spec.label for spec in candidates if spec.weight_bits != spec.activation_bits]:
-            raise UsageError(
-                f"candidate {uneven[0]} has weights and activations of different widths, which the QuantNAS search "
-                "does not mix; give them the same"
-            )
         self.merge = merge
         self.choice: int | None = None
         self.operators = nn.ModuleList()
-        widths = sorted({spec.weight_bits for spec in candidates})
-        by_stream = [[b] for b in widths] if quantization == "independent" else [widths]
-        self._streams = tuple(self._stream(candidates, bits, quantization, noise) for bits in by_stream)
+        by_stream: dict[tuple[int, int] | None, list[int]] = {}
+        for i in sorted(range(len(candidates)), key=lambda i: _widths(candidates[i])):
+            by_stream.setdefault(_widths(candidates[i]) if quantization == "independent" else None, []).append(i)
+        self._streams = tuple(self._stream(candidates, inside, quantization, noise) for inside in by_stream.values())
 
     def _stream(
         self,
         candidates: Sequence[OperatorSpec],
-        bits: list[int],
+        inside: Sequence[int],
         quantization: Quantization,
         noise: NoiseSource,
     ) -> _Stream:
-        inside = [i for i, spec in enumerate(candidates) if spec.weight_bits in bits]
-        activations = BitMixture(tuple(bits))
+        """One of the candidates that are ``inside``, which are ordered by their widths."""
+        activations = BitMixture(tuple(sorted({candidates[i].activation_bits for i in inside})))
         twins: dict[OperatorSpec, list[int]] = {}
-        for i in sorted(inside, key=lambda i: candidates[i].weight_bits):
+        for i in inside:
             twins.setdefault(candidates[i].float_twin, []).append(i)
         branches = []
         for twin, indices in twins.items():
-            weights = BitMixture(tuple(candidates[i].weight_bits for i in indices))
+            weights = BitMixture(tuple(sorted({candidates[i].weight_bits for i in indices})))
             layers: LayerFactory
-            if bits == [FLOAT_BITS]:
+            if not any(candidates[i].is_quantised for i in inside):
                 layers = FloatLayers()
             elif quantization == "noise":
                 layers = NoiseLayers(weights, activations, noise)
@@ -156,8 +172,10 @@ class MixedOperator(nn.Module):
                 layers = SharedLayers(weights, activations)
             operator = build_operator(twin, layers)
             self.operators.append(operator)
-            branches.append(_Branch(operator, tuple(indices), weights))
-        return _Stream(tuple(branches), tuple(inside), activations)
+            places = tuple(weights.widths.index(candidates[i].weight_bits) for i in indices)
+            branches.append(_Branch(operator, tuple(indices), weights, places))
+        reads = [tuple(activations.widths.index(candidates[i].activation_bits) for i in b.indices) for b in branches]
+        return _Stream(tuple(branches), activations, tuple(reads))
 
     def set_rounding(self, rounding: bool) -> None:
         """See `BitMixture.rounding`."""
@@ -178,18 +196,15 @@ class MixedOperator(nn.Module):
 
     def _distribute(self, stream: _Stream) -> list[Tensor]:
         """Hand the widths their probabilities; returns the importance of each branch."""
-        p = self.probabilities
-        widths = stream.mixture.widths
-        marginal = [p.new_zeros(())] * len(widths)
-        importances = []
-        for branch in stream.branches:
+        p, count = self.probabilities, len(stream.mixture.widths)
+        weights, importances = p.new_zeros(count), []
+        for branch, reads in zip(stream.branches, stream.places, strict=True):
             mine = p[list(branch.indices)]
             importance = mine.sum()
             importances.append(importance)
-            branch.mixture.weights = mine / importance.clamp_min(1e-12)
-            for share, bits in zip(mine, branch.mixture.widths, strict=True):
-                marginal[widths.index(bits)] = marginal[widths.index(bits)] + share
-        weights = torch.stack(marginal)
+            shares = _marginal(mine, branch.places, len(branch.mixture.widths))
+            branch.mixture.weights = shares / importance.clamp_min(1e-12)
+            weights = weights + _marginal(mine, reads, count)
         stream.mixture.weights = weights / weights.sum().clamp_min(1e-12)
         return importances
 
@@ -219,15 +234,11 @@ class MixedOperator(nn.Module):
 
     def _chosen(self, x: Tensor, choice: int) -> Tensor:
         for stream in self._streams:
-            for branch in stream.branches:
+            for branch, reads in zip(stream.branches, stream.places, strict=True):
                 if choice in branch.indices:
-                    one_hot = torch.zeros(len(branch.indices), device=x.device)
-                    one_hot[branch.indices.index(choice)] = 1
-                    branch.mixture.weights = one_hot
-                    bits = branch.mixture.widths[branch.indices.index(choice)]
-                    stream.mixture.weights = torch.tensor(
-                        [float(b == bits) for b in stream.mixture.widths], device=x.device
-                    )
+                    i = branch.indices.index(choice)
+                    for mixture, place in ((branch.mixture, branch.places[i]), (stream.mixture, reads[i])):
+                        mixture.weights = torch.eye(len(mixture.widths), device=x.device)[place]
                     out: Tensor = branch.operator(x)
                     return out
         raise IndexError(f"no candidate {choice}")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor
 
+from hwnas.budget import Budget
+from hwnas.errors import UsageError
 from hwnas.searches.base import SearchTask
 from hwnas.searches.differentiable.pressure import make_pressures
 from hwnas.searches.differentiable.search import DifferentiableSearch
@@ -18,8 +23,10 @@ from hwnas.searches.quantnas.choices import LayerwiseChoices
 from hwnas.searches.quantnas.objective import LayerwiseCost, Probabilities, entropy, entropy_weight
 from hwnas.searches.quantnas.settings import QuantNASSettings
 from hwnas.searches.quantnas.supernet import QuantNASSupernet
-from hwnas.spaces.space import LayerwiseSpace, layerwise
+from hwnas.sizes import Size
+from hwnas.spaces.space import LayerwiseSpace, SearchSpace, layerwise
 from hwnas.training.common import seed_epoch
+from hwnas.weights import float_weights
 
 
 class QuantNASSession(Session[LayerwiseSpace, QuantNASSettings, Probabilities]):
@@ -33,6 +40,8 @@ class QuantNASSession(Session[LayerwiseSpace, QuantNASSettings, Probabilities]):
 
         seed_epoch(task.seed, "supernet", 0)
         supernet = QuantNASSupernet(task.space, settings.quantization, settings.merge)
+        if settings.weights is not None and not task.run.search_state.exists():
+            supernet.start_from(_weights(task.space, settings.weights))
         cost_of = partial(LayerwiseCost.of, task.space)
         pressures = make_pressures(task.space, task.budgets, settings.penalty, task.input_size, cost_of)
         super().__init__(task, settings, supernet, pressures)
@@ -64,6 +73,14 @@ class QuantNAS(DifferentiableSearch):
     Settings = QuantNASSettings
     session: ClassVar[type[QuantNASSession]] = QuantNASSession
 
+    def check(
+        self, space: SearchSpace, budgets: Sequence[Budget], settings: BaseModel, input_size: Size | None = None
+    ) -> None:
+        weights = self.Settings.model_validate(settings).weights
+        if weights is not None:
+            _weights(layerwise(space, "QuantNAS"), weights)
+        super().check(space, budgets, settings, input_size)
+
     def begin(self, task: SearchTask) -> QuantNASSession:
         task = replace(task, space=layerwise(task.space, "QuantNAS"))
         if not task.run.search_state.exists():  # a device may be slower now than when it was found feasible
@@ -74,3 +91,14 @@ class QuantNAS(DifferentiableSearch):
         with torch.no_grad():
             log_p = {layer: p.log().clamp_min(-1e4).tolist() for layer, p in session.supernet.relaxed().items()}
         return LayerwiseChoices(session.task.space, log_p)
+
+
+def _weights(space: LayerwiseSpace, path: Path) -> dict[str, Tensor]:
+    """The weights that a search of widths starts from; errors as `float_weights`.
+
+    Raises:
+        UsageError: if operators are searched too.
+    """
+    if space.fixed is None:
+        raise UsageError("--weights are of a network; name it by --fixed")
+    return float_weights(space.first, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -20,6 +21,7 @@ class QuantNASSettings(DifferentiableSettings):
         merge: compute candidates that are single convolutions together; False is the published, slower way.
         optimizer: of the weights: ``sgd`` with momentum 0.9 (the paper) or ``adam`` (its published code).
         weight_decay: of the weights; None for the published 3e-8 (quantised) or 3e-7 (float).
+        weights: trained weights to start from, of the network whose widths are searched, in float.
         entropy: final weight of the entropy term; None for the published 1e-4 (quantised) or 1e-3 (float).
     """
 
@@ -27,4 +29,5 @@ class QuantNASSettings(DifferentiableSettings):
     merge: bool = True
     optimizer: Literal["sgd", "adam"] = "sgd"
     weight_decay: float | None = Field(default=None, ge=0)
+    weights: Path | None = None
     entropy: float | None = Field(default=None, ge=0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +57,22 @@ class QuantNASSupernet(Supernet[Probabilities]):
             for mixed in copies:
                 mixed.choice = None if choice is None else choice[i]
                 mixed.set_rounding(choice is not None)
+
+    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Take over what a float network has learned, in all copies of its operators.
+
+        Args:
+            weights: tensors by the names that they have there; see `float_weights`.
+        """
+        names = {id(mixed): name for name, mixed in self.network.named_modules() if isinstance(mixed, MixedOperator)}
+        rest = dict(weights)
+        for mixed in chain.from_iterable(self._mixed.values()):
+            prefix = names[id(mixed)] + "."
+            own = {name.removeprefix(prefix): rest.pop(name) for name in weights if name.startswith(prefix)}
+            for operator in mixed.operators:
+                # What a float network lacks are the steps of the quantisers.
+                operator.load_state_dict(own, strict=False)
+        self.network.load_state_dict(rest, strict=False)
 
     def forward(self, x: Tensor) -> Tensor:
         for layer, p in self.relaxed().items():

@@ -1,0 +1,91 @@
+"""The bits of a network that is there, from the command line: search, training from its weights, and what cannot be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import TINY_TRAINING, Hwnas
+
+USAGE = 2
+SETTINGS = ("epochs=3", "warmup_epochs=1", "steps_per_epoch=3", "batch=2", "crop=8", "front_points=3")
+
+
+@pytest.fixture(scope="session")
+def short(photographs: Path) -> tuple[str, ...]:
+    """Options of a search that takes a second."""
+    return (
+        *("--data", str(photographs), "--crop", "8", *TINY_TRAINING),
+        *(part for setting in SETTINGS for part in ("--set", f"search.{setting}")),
+    )
+
+
+@pytest.fixture(scope="session")
+def float_run(hwnas: Hwnas, tiny_training: Sequence[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a user has: a network of some x2, trained in float."""
+    path = tmp_path_factory.mktemp("float") / "run"
+    answer = hwnas("train", "espcn", "--scale", "2", *tiny_training, "--out", path)
+    assert answer.code == 0, answer.err
+    return path
+
+
+def test_a_float_network_gets_bits_within_a_budget_and_goes_on_from_its_weights(
+    hwnas: Hwnas, short: Sequence[str], float_run: Path, out: Path
+) -> None:
+    weights = float_run / "weights.safetensors"
+    found = hwnas(
+        *("search", "--fixed", float_run, "--weights", weights, "--bits", "2,4,8", "--budget", "0.5GBitOps"),
+        *("--separate", *short, "--out", out, "--json"),
+    )
+    assert found.code == 0, found.err
+    assert "space espcn-bits: 729 architectures" in found.err and found.json["costs"]["bitops"] <= 0.5e9
+    before, after = (json.loads((run / "architecture.json").read_text()) for run in (float_run, out))
+    for layer, spec in before["operators"].items():
+        chosen = after["operators"][layer]
+        assert {chosen.pop("weight_bits"), chosen.pop("activation_bits")} <= {2, 4, 8}
+        assert chosen.items() <= spec.items()
+    assert f"weights: {weights}" in (out / "config.yaml").read_text()
+    trained = hwnas("train", out)
+    assert trained.code == 0, trained.err
+    exported = hwnas("export", out, "--json")
+    assert exported.code == 0, exported.err
+
+
+def test_a_search_of_bits_goes_on_from_anywhere(
+    hwnas: Hwnas, short: Sequence[str], float_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though its network was named by a path from another folder."""
+    monkeypatch.chdir(float_run.parent)
+    start = ("search", "--fixed", "run", "--weights", "run/weights.safetensors", "--bits", "4,8")
+    whole = hwnas(*start, "--budget", "0.5GBitOps", *short, "--out", tmp_path / "out", "--json")
+    assert whole.code == 0, whole.err
+    (tmp_path / "out" / "architecture.json").unlink()
+    monkeypatch.chdir(tmp_path)
+    again = hwnas("search", "--out", "out", "--resume", "--json")
+    assert again.code == 0 and again.json["costs"] == whole.json["costs"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--fixed", "nobody"], "'nobody' is no run, no architecture file and no published architecture"),
+        (["--fixed", "missing.json"], "there is no file missing.json"),
+        (["--fixed", "espcn", "--space", "quantnas"], "give one of them"),
+        (["--space", "fixed"], "name it by --fixed"),
+        (["--fixed", "espcn", "--cells", "3"], "space fixed has no cells to set"),
+        (["--separate"], "has no separate to set"),
+        (["--weights", "missing.safetensors"], "--weights are of a network; name it by --fixed"),
+        (["--fixed", "espcn", "--weights", "missing.safetensors"], "there is no file"),
+        (["--fixed", "espcn", "--budget", "1KBitOps"], "its minimum is"),
+        (["--fixed", "espcn", "--algorithm", "falsr"], "falsr"),
+        (["--fixed", "espcn", "--algorithm", "trilevel"], "space fixed has no"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_trained(
+    hwnas: Hwnas, short: Sequence[str], out: Path, arguments: list[str], named: str
+) -> None:
+    assert named in hwnas("search", *short, *arguments, "--out", out).error(USAGE)
+    assert not out.exists()
