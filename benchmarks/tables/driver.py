@@ -1,0 +1,312 @@
+"""Published tables by command: each row is some commands of hwnas, and what they leave is measured in the same way.
+
+A row is kept as soon as it is there, so the same command goes on where it was interrupted, or where its time was up. A
+row that was not run is absent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hwnas.errors import HwnasError
+from hwnas.files import atomic_path, write_text
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "docs" / "results.md"
+RUN = "RUN"
+"""Stands for a row's run in its commands."""
+
+COSTS = {"GBitOps 32x32": ("bitops", 1e9), "GMACs 256x256": ("flops", 1e9), "K parameters": ("params", 1e3)}
+"""What all rows cost: column to metric, and its unit."""
+
+STARTS = ("search", "train", "run")
+"""Commands that take settings and data, and go on by --resume."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row.
+
+    Attributes:
+        name: of its folder.
+        labels: its first columns.
+        commands: of hwnas, in their order, without settings and data; the last leaves a trained network in `RUN`.
+        published: figures of the paper, by the columns that they stand beside; it trained on DIV2K.
+    """
+
+    name: str
+    labels: Mapping[str, str]
+    commands: tuple[tuple[str, ...], ...]
+    published: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How long rows are searched and trained.
+
+    Attributes:
+        search: settings of searches.
+        train: settings of trainings.
+    """
+
+    search: tuple[str, ...]
+    train: tuple[str, ...]
+
+    @property
+    def train_steps(self) -> int:
+        """Steps of a training."""
+        values = dict(setting.split("=") for setting in self.train)
+        return int(values["train.epochs"]) * int(values["train.steps_per_epoch"])
+
+
+QUICK = Size(
+    (
+        *("search.epochs=2", "search.warmup_epochs=1", "search.steps_per_epoch=2", "search.batch=2", "search.crop=12"),
+        *("search.front_points=2",),
+    ),
+    ("train.epochs=1", "train.steps_per_epoch=2", "train.batch=2", "train.crop=12", "train.collect_steps=2"),
+)
+"""Shows that a table regenerates, in minutes; its figures say nothing."""
+
+SMALL = Size(
+    (
+        *("search.epochs=6", "search.warmup_epochs=2", "search.steps_per_epoch=40", "search.batch=8", "search.crop=24"),
+        *("search.front_points=8",),
+    ),
+    ("train.epochs=6", "train.steps_per_epoch=200", "train.batch=8", "train.crop=24", "train.collect_steps=30"),
+)
+"""For two cores."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A table of a paper.
+
+    Attributes:
+        name: of its folder, and of its place in docs/results.md.
+        title: of it.
+        rows: of a seed.
+        x: the column that figures are drawn over.
+    """
+
+    name: str
+    title: str
+    rows: Callable[[], Sequence[Row]]
+    x: str = "GBitOps 32x32"
+
+
+def main(table: Published) -> None:
+    """The command of a script."""
+    parser = argparse.ArgumentParser(description=table.title, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="bundled", help="photographs to search and train on")
+    parser.add_argument("--test", type=Path, action="append", default=[], help="benchmark to score on; repeat")
+    parser.add_argument("--out", type=Path, default=Path("tables"), help="folder of all runs")
+    parser.add_argument("--rows", help="names of rows, with commas; all unless told")
+    parser.add_argument("--seeds", type=int, default=1, help="how many runs of each row")
+    parser.add_argument("--minutes", type=float, default=600, help="after which no more is run")
+    parser.add_argument("--quick", action="store_true", help="a few steps of each, to see that it works")
+    parser.add_argument("--docs", action="store_true", help="write the table into docs/results.md")
+    asked = parser.parse_args()
+    end = time.monotonic() + 60 * asked.minutes
+    folder = asked.out / (table.name + "-quick" * asked.quick)
+    wanted = None if asked.rows is None else asked.rows.split(",")
+    rows = [row for row in table.rows() if wanted is None or row.name in wanted]
+    if wanted is not None and len(rows) < len(wanted):
+        parser.error(f"there are rows {', '.join(row.name for row in table.rows())}")
+    size = QUICK if asked.quick else SMALL
+    for seed in range(asked.seeds):
+        for row in rows:
+            place = folder / f"{row.name}-{seed}"
+            if not (place / "row.json").exists() and not _make(row, place, size, seed, asked, end):
+                print(f"{row.name}: not run, its time was up", flush=True)
+    found = {row.name: _kept(folder, row) for row in rows}
+    made = [row for row in rows if found[row.name]]
+    if not made:
+        return
+    markdown = _markdown(made, found)
+    _write_csv(folder / "table.csv", made, found)
+    _draw(folder / "table.png", table, made, found)
+    print(markdown)
+    if asked.docs:
+        _into_results(table, markdown, size, asked)
+
+
+def _make(row: Row, place: Path, size: Size, seed: int, asked: Any, end: float) -> bool:
+    """Run what a row lacks; whether it is there in the end."""
+    place.mkdir(parents=True, exist_ok=True)
+    run, started = place / "run", time.monotonic()
+    for i, command in enumerate(row.commands):
+        done = place / f"{i}.done"
+        if done.exists():
+            continue
+        words = [str(run) if word == RUN else word for word in command]
+        if command[0] in STARTS:
+            settings = [*size.search, *size.train] if command[0] != "train" else size.train
+            words += ["--data", asked.data, "--seed", str(seed)]
+            words += [part for setting in settings for part in ("--set", setting)]
+            words += ["--out", str(run)] if RUN not in command else []
+            if (run / "config.yaml").exists() and RUN not in command:
+                words.append("--resume")
+        if command[0] == "train" and RUN in command:
+            # It has the settings of its search.
+            words = ["train", str(run), *(["--resume"] if (run / "train").exists() else [])]
+        print(f"{row.name}, seed {seed}: hwnas {' '.join(words)}", flush=True)
+        if not _run(words, end):
+            return False
+        done.touch()
+    figures: dict[str, float] = {}
+    for metric, unit, label in (
+        ("bitops", 1e9, "GBitOps 32x32"),
+        ("flops", 1e9, "GMACs 256x256"),
+        ("params", 1e3, "K"),
+    ):
+        figures[label] = _answer(["cost", str(run), "--metric", metric])["value"] / unit
+    for test in asked.test:
+        scored = _answer(["evaluate", str(run), "--data", str(test)])
+        figures[f"{test.name} dB"], figures[f"{test.name} bicubic"] = scored["psnr"], scored["bicubic_psnr"]
+    kept = {"figures": figures, "seconds": time.monotonic() - started, "commit": _commit(), "steps": size.train_steps}
+    write_text(place / "row.json", json.dumps(kept, indent=1))
+    return True
+
+
+def _run(words: Sequence[str], end: float) -> bool:
+    """Whether a command is done before the time is up; if not it is interrupted, and goes on another time."""
+    if end <= time.monotonic():
+        return False
+    process = subprocess.Popen([sys.executable, "-m", "hwnas", *words], stderr=subprocess.PIPE, text=True)
+    try:
+        _, said = process.communicate(timeout=end - time.monotonic())
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+        return False
+    if process.returncode:
+        raise HwnasError(f"hwnas {' '.join(words)} failed: {said.strip().splitlines()[-1]}")
+    return True
+
+
+def _answer(words: Sequence[str]) -> dict[str, Any]:
+    command = [sys.executable, "-m", "hwnas", *words, "--json"]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    answer: dict[str, Any] = json.loads(said)
+    return answer
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+
+
+def _kept(folder: Path, row: Row) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(folder.glob(f"{row.name}-[0-9]*/row.json"))]
+
+
+def _columns(rows: Sequence[Row], found: Mapping[str, list[dict[str, Any]]]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for kept in found[row.name] for name in kept["figures"]))
+
+
+def _figures(kept: Sequence[Mapping[str, Any]], column: str) -> list[float]:
+    return [one["figures"][column] for one in kept if column in one["figures"]]
+
+
+def _shown(values: Sequence[float]) -> str:
+    """The mean, and how far from it the runs are at most."""
+    if not values:
+        return ""
+    mean = statistics.fmean(values)
+    spread = max(abs(value - mean) for value in values)
+    return f"{mean:.4g}" + (f" ± {spread:.2g}" if len(values) > 1 and spread else "")
+
+
+def _table(rows: Sequence[Row], found: Mapping[str, list[dict[str, Any]]]) -> tuple[list[str], list[list[str]]]:
+    columns = _columns(rows, found)
+    labels = list(dict.fromkeys(name for row in rows for name in row.labels))
+    published = list(dict.fromkeys(name for row in rows for name in row.published))
+    head = [*labels, *columns, *(f"published, DIV2K: {name}" for name in published), "runs", "steps", "minutes"]
+    lines = []
+    for row in rows:
+        kept = found[row.name]
+        lines.append(
+            [
+                *(row.labels.get(name, "") for name in labels),
+                *(_shown(_figures(kept, column)) for column in columns),
+                *(f"{row.published[name]:g}" if name in row.published else "" for name in published),
+                str(len(kept)),
+                str(kept[0]["steps"]),
+                f"{sum(one['seconds'] for one in kept) / 60:.1f}",
+            ]
+        )
+    return head, lines
+
+
+def _markdown(rows: Sequence[Row], found: Mapping[str, list[dict[str, Any]]]) -> str:
+    head, lines = _table(rows, found)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *lines))
+
+
+def _write_csv(path: Path, rows: Sequence[Row], found: Mapping[str, list[dict[str, Any]]]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    head, lines = _table(rows, found)
+    writer.writerows([head, *lines])
+    write_text(path, text.getvalue())
+
+
+def _draw(path: Path, table: Published, rows: Sequence[Row], found: Mapping[str, list[dict[str, Any]]]) -> None:
+    """PSNR over what the table compares by, a picture for each benchmark; none where nothing was scored."""
+    scored = [name for name in _columns(rows, found) if name.endswith(" dB")]
+    if not scored:
+        return
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(scored), figsize=(6.4 * len(scored), 4.8), squeeze=False)
+    for axis, column in zip(axes[0], scored, strict=True):
+        for row in rows:
+            xs, ys = _figures(found[row.name], table.x), _figures(found[row.name], column)
+            axis.scatter(xs, ys, label=row.name)
+        axis.set(xlabel=table.x, ylabel=f"PSNR on {column.removesuffix(' dB')}, dB", xscale="log")
+        axis.grid(alpha=0.3)
+    axes[0][-1].legend(fontsize="small")
+    figure.suptitle(table.title)
+    figure.tight_layout()
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
+    pyplot.close(figure)
+
+
+def _into_results(table: Published, markdown: str, size: Size, asked: Any) -> None:
+    """Put the table between its marks, or at the end."""
+    begin, end = f"<!-- {table.name} -->", f"<!-- end of {table.name} -->"
+    script = Path(sys.argv[0]).resolve().relative_to(ROOT)
+    data = Path(asked.data).name if Path(asked.data).is_dir() else asked.data
+    tests = "".join(f" --test {test.name}" for test in asked.test)
+    seeds = f" --seeds {asked.seeds}" if asked.seeds > 1 else ""
+    command = f"python {script} --data {data}{tests}{seeds}{' --quick' * asked.quick}"
+    said = (
+        f"{begin}\n### {table.title}\n\n    {command}\n\n{markdown}\n\n"
+        f"Searched by {' '.join(size.search)}; trained by {' '.join(size.train)}. {_commit()}, {platform.machine()}, "
+        f"Python {platform.python_version()}. What was not run is absent.\n{end}\n"
+    )
+    text = RESULTS.read_text(encoding="utf-8")
+    if begin in text:
+        before, _, rest = text.partition(begin)
+        text = before + said + rest.partition(f"{end}\n")[2]
+    else:
+        text = f"{text.rstrip()}\n\n{said}"
+    write_text(RESULTS, text)
