@@ -7,12 +7,8 @@ row that was not run is absent.
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
-import platform
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -21,11 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from writing import ROOT, commit, into_results, markdown, mean_and_spread, write_csv
+
 from hwnas.errors import HwnasError
 from hwnas.files import atomic_path, write_text
 
-ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "docs" / "results.md"
 RUN = "RUN"
 """Stands for a row's run in its commands."""
 
@@ -136,12 +132,13 @@ def main(table: Published) -> None:
     made = [row for row in rows if found[row.name]]
     if not made:
         return
-    markdown = _markdown(made, found)
-    _write_csv(folder / "table.csv", made, found)
+    cells = _cells(made, found)
+    write_csv(folder / "table.csv", cells)
     _draw(folder / "table.png", table, made, found)
-    print(markdown)
+    print(markdown(cells))
     if asked.docs:
-        _into_results(table, markdown, size, asked)
+        how = f"Searched by {' '.join(size.search)}; trained by {' '.join(size.train)}. What was not run is absent."
+        into_results(table.name, table.title, _command(asked), cells, how)
 
 
 def _make(row: Row, place: Path, size: Size, seed: int, asked: Any, end: float) -> bool:
@@ -177,7 +174,7 @@ def _make(row: Row, place: Path, size: Size, seed: int, asked: Any, end: float) 
     for test in asked.test:
         scored = _answer(["evaluate", str(run), "--data", str(test)])
         figures[f"{test.name} dB"], figures[f"{test.name} bicubic"] = scored["psnr"], scored["bicubic_psnr"]
-    kept = {"figures": figures, "seconds": time.monotonic() - started, "commit": _commit(), "steps": size.train_steps}
+    kept = {"figures": figures, "seconds": time.monotonic() - started, "commit": commit(), "steps": size.train_steps}
     write_text(place / "row.json", json.dumps(kept, indent=1))
     return True
 
@@ -205,11 +202,6 @@ def _answer(words: Sequence[str]) -> dict[str, Any]:
     return answer
 
 
-def _commit() -> str:
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
-
-
 def _kept(folder: Path, row: Row) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(folder.glob(f"{row.name}-[0-9]*/row.json"))]
 
@@ -222,47 +214,25 @@ def _figures(kept: Sequence[Mapping[str, Any]], column: str) -> list[float]:
     return [one["figures"][column] for one in kept if column in one["figures"]]
 
 
-def _shown(values: Sequence[float]) -> str:
-    """The mean, and how far from it the runs are at most."""
-    if not values:
-        return ""
-    mean = statistics.fmean(values)
-    spread = max(abs(value - mean) for value in values)
-    return f"{mean:.4g}" + (f" ± {spread:.2g}" if len(values) > 1 and spread else "")
-
-
-def _table(rows: Sequence[Row], found: Mapping[str, list[dict[str, Any]]]) -> tuple[list[str], list[list[str]]]:
+def _cells(rows: Sequence[Row], found: Mapping[str, list[dict[str, Any]]]) -> list[list[str]]:
     columns = _columns(rows, found)
     labels = list(dict.fromkeys(name for row in rows for name in row.labels))
     published = list(dict.fromkeys(name for row in rows for name in row.published))
     head = [*labels, *columns, *(f"published, DIV2K: {name}" for name in published), "runs", "steps", "minutes"]
-    lines = []
+    lines = [head]
     for row in rows:
         kept = found[row.name]
         lines.append(
             [
                 *(row.labels.get(name, "") for name in labels),
-                *(_shown(_figures(kept, column)) for column in columns),
+                *(mean_and_spread(_figures(kept, column)) for column in columns),
                 *(f"{row.published[name]:g}" if name in row.published else "" for name in published),
                 str(len(kept)),
                 str(kept[0]["steps"]),
                 f"{sum(one['seconds'] for one in kept) / 60:.1f}",
             ]
         )
-    return head, lines
-
-
-def _markdown(rows: Sequence[Row], found: Mapping[str, list[dict[str, Any]]]) -> str:
-    head, lines = _table(rows, found)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *lines))
-
-
-def _write_csv(path: Path, rows: Sequence[Row], found: Mapping[str, list[dict[str, Any]]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    head, lines = _table(rows, found)
-    writer.writerows([head, *lines])
-    write_text(path, text.getvalue())
+    return lines
 
 
 def _draw(path: Path, table: Published, rows: Sequence[Row], found: Mapping[str, list[dict[str, Any]]]) -> None:
@@ -290,23 +260,10 @@ def _draw(path: Path, table: Published, rows: Sequence[Row], found: Mapping[str,
     pyplot.close(figure)
 
 
-def _into_results(table: Published, markdown: str, size: Size, asked: Any) -> None:
-    """Put the table between its marks, or at the end."""
-    begin, end = f"<!-- {table.name} -->", f"<!-- end of {table.name} -->"
+def _command(asked: Any) -> str:
+    """What was asked for, without the places of one machine."""
     script = Path(sys.argv[0]).resolve().relative_to(ROOT)
     data = Path(asked.data).name if Path(asked.data).is_dir() else asked.data
     tests = "".join(f" --test {test.name}" for test in asked.test)
     seeds = f" --seeds {asked.seeds}" if asked.seeds > 1 else ""
-    command = f"python {script} --data {data}{tests}{seeds}{' --quick' * asked.quick}"
-    said = (
-        f"{begin}\n### {table.title}\n\n    {command}\n\n{markdown}\n\n"
-        f"Searched by {' '.join(size.search)}; trained by {' '.join(size.train)}. {_commit()}, {platform.machine()}, "
-        f"Python {platform.python_version()}. What was not run is absent.\n{end}\n"
-    )
-    text = RESULTS.read_text(encoding="utf-8")
-    if begin in text:
-        before, _, rest = text.partition(begin)
-        text = before + said + rest.partition(f"{end}\n")[2]
-    else:
-        text = f"{text.rstrip()}\n\n{said}"
-    write_text(RESULTS, text)
+    return f"python {script} --data {data}{tests}{seeds}{' --quick' * asked.quick}"
