@@ -1,0 +1,24 @@
+"""QuantNAS, table 3: the search with and without its entropy term, in float and without a hardware penalty.
+
+    python benchmarks/tables/quantnas_3.py --data t91-bsd200 --test Set14 --docs
+
+Setting B of the paper: all of appendix D.1, Adam. Its A and C are of a reduced space, which it does not tell.
+"""
+
+from __future__ import annotations
+
+from driver import RUN, Published, Row, main
+
+
+def _row(name: str, said: str, gflops: float, psnr: float, *options: str) -> Row:
+    search = ("search", "--space", "quantnas-float", "--bicubic", "--penalty", "0", *options)
+    published = {"GFLOPs": gflops, "Set14 dB": psnr}
+    return Row(name, {"entropy term": said}, (search, ("train", RUN)), published)
+
+
+def rows() -> list[Row]:
+    return [_row("without", "no", 30, 28.00, "--set", "search.entropy=0"), _row("with", "yes", 19, 28.12)]
+
+
+if __name__ == "__main__":
+    main(Published("quantnas-3", "QuantNAS, table 3: with and without the entropy term", rows, x="GMACs 256x256"))
