@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from writing import ROOT, commit, into_results, markdown, mean_and_spread, write_csv
+from writing import ROOT, answer, commit, into_results, markdown, mean_and_spread, write_csv
 
 from hwnas.errors import HwnasError
 from hwnas.files import atomic_path, write_text
@@ -170,9 +170,9 @@ def _make(row: Row, place: Path, size: Size, seed: int, asked: Any, end: float) 
         ("flops", 1e9, "GMACs 256x256"),
         ("params", 1e3, "K"),
     ):
-        figures[label] = _answer(["cost", str(run), "--metric", metric])["value"] / unit
+        figures[label] = answer("cost", run, "--metric", metric)["value"] / unit
     for test in asked.test:
-        scored = _answer(["evaluate", str(run), "--data", str(test)])
+        scored = answer("evaluate", run, "--data", test)
         figures[f"{test.name} dB"], figures[f"{test.name} bicubic"] = scored["psnr"], scored["bicubic_psnr"]
     kept = {"figures": figures, "seconds": time.monotonic() - started, "commit": commit(), "steps": size.train_steps}
     write_text(place / "row.json", json.dumps(kept, indent=1))
@@ -193,13 +193,6 @@ def _run(words: Sequence[str], end: float) -> bool:
     if process.returncode:
         raise HwnasError(f"hwnas {' '.join(words)} failed: {said.strip().splitlines()[-1]}")
     return True
-
-
-def _answer(words: Sequence[str]) -> dict[str, Any]:
-    command = [sys.executable, "-m", "hwnas", *words, "--json"]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    answer: dict[str, Any] = json.loads(said)
-    return answer
 
 
 def _kept(folder: Path, row: Row) -> list[dict[str, Any]]:

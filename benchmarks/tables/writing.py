@@ -1,14 +1,17 @@
-"""How tables are kept: as CSV, and between marks in docs/results.md."""
+"""What figures are read from, and how tables are kept: as CSV, and between marks in docs/results.md."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 import platform
 import statistics
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hwnas.files import write_text
 
@@ -23,6 +26,14 @@ def commit() -> str:
     """Which code was run."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+
+
+def answer(*words: str | Path) -> dict[str, Any]:
+    """What a command of hwnas answers with --json."""
+    command = [sys.executable, "-m", "hwnas", *map(str, words), "--json"]
+    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    found: dict[str, Any] = json.loads(said)
+    return found
 
 
 def mean_and_spread(values: Sequence[float]) -> str:

@@ -1,0 +1,28 @@
+"""TrilevelNAS, table 1: the published networks, trained here.
+
+    python benchmarks/tables/trilevel_1.py --data t91-bsd200 --test Set5 --test Set14 --docs
+
+The paper's are trained on DIV2K, towards ESRGAN and then with a perceptual loss; here on those given, with a bicubic
+enlargement added.
+"""
+
+from __future__ import annotations
+
+from driver import Published, Row, main
+
+
+def _row(name: str, millions: float, gmacs: float, set5: float, set14: float) -> Row:
+    published = {"K parameters": 1000 * millions, "GMACs": gmacs, "Set5 dB": set5, "Set14 dB": set14}
+    return Row(name, {"network": name}, (("train", name, "--bicubic"),), published)
+
+
+def rows() -> list[Row]:
+    return [
+        _row("trilevel-b", 0.24, 15.4, 29.80, 27.06),
+        _row("agd", 0.41, 108.6, 30.36, 27.21),
+        _row("trilevel-a", 0.34, 117.4, 30.34, 27.29),
+    ]
+
+
+if __name__ == "__main__":
+    main(Published("trilevel-1", "TrilevelNAS, table 1: the published networks, trained here", rows, x="GMACs 256x256"))
