@@ -40,7 +40,11 @@ def search(
 
       hwnas search --algorithm falsr --objective latency@cpu --min-psnr 30 --ray auto
 
-      hwnas search --algorithm trilevel --budget 30GFLOPs
+      hwnas search --fixed srresnet --bits 2,4,8 --budget 20GBitOps
+
+      hwnas search --fixed runs/mine --weights runs/mine/weights.safetensors --budget 3GBitOps
+
+      hwnas search --algorithm trilevel --budget 8GFLOPs
 
       hwnas search --algorithm trilevel --space trilevel-b --teacher esrgan --teacher-weights RRDB_ESRGAN_x4.pth
     """
