@@ -138,7 +138,8 @@ def main(table: Published) -> None:
     print(markdown(cells))
     if asked.docs:
         how = f"Searched by {' '.join(size.search)}; trained by {' '.join(size.train)}. What was not run is absent."
-        into_results(table.name, table.title, _command(asked), cells, how)
+        code = ", ".join(sorted({kept["commit"] for row in made for kept in found[row.name]}))
+        into_results(table.name, table.title, _command(asked), cells, how, code)
 
 
 def _make(row: Row, place: Path, size: Size, seed: int, asked: Any, end: float) -> bool:

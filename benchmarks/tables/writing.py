@@ -58,7 +58,7 @@ def write_csv(path: Path, cells: Cells) -> None:
     write_text(path, text.getvalue())
 
 
-def into_results(name: str, title: str, command: str, cells: Cells, how: str) -> None:
+def into_results(name: str, title: str, command: str, cells: Cells, how: str, code: str | None = None) -> None:
     """Put a table between its marks in docs/results.md, or at the end.
 
     Args:
@@ -66,11 +66,12 @@ def into_results(name: str, title: str, command: str, cells: Cells, how: str) ->
         title: of the section.
         command: that makes it.
         cells: the table.
-        how: what else is to be known of it; the code and the machine are said besides.
+        how: what else is to be known of it; the machine is said besides.
+        code: the commits that it was made at; None for the present one.
     """
     begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     said = (
-        f"{begin}\n### {title}\n\n    {command}\n\n{markdown(cells)}\n\n{how} {commit()}, {platform.machine()}, Python "
+        f"{begin}\n### {title}\n\n    {command}\n\n{markdown(cells)}\n\n{how} {code or commit()}, {platform.machine()}, Python "
         f"{platform.python_version()}.\n{end}\n"
     )
     text = RESULTS.read_text(encoding="utf-8")
