@@ -37,7 +37,7 @@ def test_a_table_stands_once_between_its_marks(writing: ModuleType, tmp_path: Pa
 
 def test_runs_are_told_by_their_mean_and_spread(writing: ModuleType) -> None:
     assert writing.mean_and_spread([27.1, 27.3, 27.4]) == "27.27 ± 0.17"
-    assert writing.mean_and_spread([27.1]) == "27.1" and writing.mean_and_spread([]) == ""
+    assert writing.mean_and_spread([27.1]) == "27.10" and writing.mean_and_spread([]) == ""
 
 
 @pytest.mark.slow

@@ -76,7 +76,8 @@ def main() -> None:
     print(markdown(cells))
     if asked.docs:
         how = f"Medians of {rounds} rounds in turn, batch {batch}, crops of 45x45, two threads."
-        command = f"python benchmarks/tables/quantnas_7.py{' --quick' * asked.quick}"
+        size = " --quick" if asked.quick else f" --batch {batch} --rounds {rounds}"
+        command = f"python benchmarks/tables/quantnas_7.py{size}"
         into_results("quantnas-7", "QuantNAS, figure 7: a step against the number of widths", command, cells, how)
 
 

@@ -42,7 +42,7 @@ def mean_and_spread(values: Sequence[float]) -> str:
         return ""
     mean = statistics.fmean(values)
     spread = max(abs(value - mean) for value in values)
-    return f"{mean:.4g}" + (f" ± {spread:.2g}" if len(values) > 1 else "")
+    return f"{mean:#.4g}" + (f" ± {spread:.2g}" if len(values) > 1 else "")
 
 
 def markdown(cells: Cells) -> str:
@@ -70,10 +70,8 @@ def into_results(name: str, title: str, command: str, cells: Cells, how: str, co
         code: the commits that it was made at; None for the present one.
     """
     begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-    said = (
-        f"{begin}\n### {title}\n\n    {command}\n\n{markdown(cells)}\n\n{how} {code or commit()}, {platform.machine()}, Python "
-        f"{platform.python_version()}.\n{end}\n"
-    )
+    where = f"{code or commit()}, {platform.machine()}, Python {platform.python_version()}"
+    said = f"{begin}\n### {title}\n\n    {command}\n\n{markdown(cells)}\n\n{how} {where}.\n{end}\n"
     text = RESULTS.read_text(encoding="utf-8")
     if begin in text:
         before, _, rest = text.partition(begin)
