@@ -112,7 +112,9 @@ def test_a_network_is_profiled_and_compared(hwnas: Any, tmp_path: Path, monkeypa
     assert "p99 ms" in shown and "measured" in shown and "layers of espcn" in shown
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGTERM, signal.SIGHUP))]
+)
 def test_a_profile_that_is_interrupted_ends_at_once_and_leaves_nothing(
     number: signal.Signals, process: Any, start: Callable[..., subprocess.Popen[str]], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -194,7 +194,12 @@ def test_ctrl_c_that_a_module_turns_into_an_error_is_no_bug(
 
 @pytest.mark.parametrize(
     ("number", "seconds"),
-    [(signal.SIGINT, 0.3), (signal.SIGINT, 1.0), (signal.SIGINT, 2.5), (signal.SIGTERM, 2.5)],
+    [
+        pytest.param(signal.SIGINT, 0.3, marks=pytest.mark.slow),
+        (signal.SIGINT, 1.0),
+        pytest.param(signal.SIGINT, 2.5, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 2.5, marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_while_modules_load_ends_the_command(
     start: START, tiny: Sequence[str], out: Path, number: signal.Signals, seconds: float
@@ -271,7 +276,7 @@ def test_a_training_does_not_change_its_target_half_way(
     assert hwnas("train", tmp_path / "run", "--resume").code == 0
 
 
-@pytest.mark.parametrize("epoch", [1, 3])
+@pytest.mark.parametrize("epoch", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_adadm_is_frozen_in_the_same_epoch_when_resumed(
     hwnas: Any,
     tiny_training: Sequence[str],

@@ -31,7 +31,7 @@ from hwnas.weights import float_weights
 from .searching import search
 from .test_mixed_operator import conv
 
-NAMES = ["espcn", "srresnet", "quantnas-body3", "falsr-a", "trilevel-b", "esrgan"]
+NAMES = ["espcn", "srresnet", "quantnas-body3", "falsr-a", "trilevel-b", pytest.param("esrgan", marks=pytest.mark.slow)]
 MODES: list[Quantization] = ["noise", "shared", "independent"]
 
 

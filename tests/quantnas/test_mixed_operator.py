@@ -59,6 +59,7 @@ def test_with_noise_they_agree_in_mean_and_variance() -> None:
     assert z_variance.abs().max() < 5
 
 
+@pytest.mark.slow
 def test_with_noise_in_the_activations_too_they_agree_in_the_mean() -> None:
     merged, single = layer_twins(LAYER)
     x, n = torch.randn(1, 6, 5, 5), 1500
