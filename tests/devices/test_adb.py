@@ -169,10 +169,10 @@ def test_files_take_turns_in_changing_order_until_they_are_certain(phone: Phone,
     ("true", "said"),
     [
         ("(avg): 40567.8", "(avg): 0"),
-        ("(avg): 40567.8", "(avg): 1e999"),
+        pytest.param("(avg): 40567.8", "(avg): 1e999", marks=pytest.mark.slow),
         ("[head/Conv2D]", "[\x1b]0;owned\x07]"),
-        ("4.107", "nan"),
-        ("4.107", "-1"),
+        pytest.param("4.107", "nan", marks=pytest.mark.slow),
+        pytest.param("4.107", "-1", marks=pytest.mark.slow),
     ],
 )
 def test_a_phone_that_tells_nonsense_is_an_error(

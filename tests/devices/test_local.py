@@ -291,6 +291,7 @@ def test_a_tensorrt_that_chooses_types_itself_builds_nothing(
         device.measure([espcn], Timing((24, 32), rounds=1, seconds=0), Silent())
 
 
+@pytest.mark.slow
 def test_trtexec_that_hangs_is_ended(
     espcn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait_for: Callable[..., None]
 ) -> None:

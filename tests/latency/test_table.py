@@ -259,6 +259,7 @@ def test_a_table_of_other_files_is_not_used(
         LatencyCost("abacus").fitted(space, SIZE)
 
 
+@pytest.mark.slow
 def test_no_more_networks_are_together_than_memory_bears(
     cost: LatencyCost, simulated: Simulated, full_space: LayerwiseSpace, space: LayerwiseSpace, built: LatencyTable,
     monkeypatch: pytest.MonkeyPatch,
