@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hwnas.networks import parse_wiring
-from hwnas.networks.adadm import AdaDM, freeze_normalisation, is_data_dependent, residual
+from hwnas.networks.adadm import AdaDM, Residual, freeze_normalisation, is_data_dependent, residual
 from hwnas.networks.wiring import Slot
 
 each_width = pytest.mark.parametrize("channels", [3, 6], ids=["few channels", "many channels"])
@@ -135,18 +137,23 @@ def test_tiles_of_an_image_fit_together_if_it_is_frozen_and_else_they_do_not(fro
     assert torch.allclose(tiles, made(x), atol=1e-5) == frozen
 
 
-def add(adadm: bool, x: Tensor, out: Tensor) -> Tensor:
+def add(kind: str, x: Tensor, out: Tensor) -> Tensor:
     """``(+)`` in training, where it starts; ``out`` is the branch's."""
-    return x + (1.5 * deviation(x) if adadm else 1) * out
+    if kind in ("original-adadm", "batch-norm"):
+        out = functional.batch_norm(out, None, None, training=True)
+    return x + (1.5 * deviation(x) if kind.endswith("adadm") else 1) * out
 
 
-def normalised(adadm: bool, x: Tensor) -> Tensor:
-    return functional.batch_norm(x, None, None, training=True) if adadm else x
+def normalised(kind: str, x: Tensor) -> Tensor:
+    return x if kind == "add" else functional.batch_norm(x, None, None, training=True)
+
+
+every_kind = pytest.mark.parametrize("kind", get_args(Residual))
 
 
 @pytest.mark.parametrize("bicubic", [True, False], ids=["bicubic", "plain"])
-@pytest.mark.parametrize("adadm", [True, False], ids=["adadm", "add"])
-def test_the_network_has_it_in_every_cell_around_the_cells_and_around_the_tail(adadm: bool, bicubic: bool) -> None:
+@every_kind
+def test_the_network_has_it_in_every_cell_around_the_cells_and_around_the_tail(kind: str, bicubic: bool) -> None:
     torch.manual_seed(0)
     made: dict[str, list[nn.Module]] = {}
 
@@ -155,10 +162,10 @@ def test_the_network_has_it_in_every_cell_around_the_cells_and_around_the_tail(a
         made.setdefault(slot.name, []).append(convolution)
         return convolution
 
-    wiring = {"kind": "quantnas", "channels": 6, "cells": 3, "scale": 2, "adadm": adadm, "bicubic": bicubic}
+    wiring = {"kind": "quantnas", "channels": 6, "cells": 3, "scale": 2, "residual": kind, "bicubic": bicubic}
     network = parse_wiring(wiring).build(make)
-    channels = [m.norm.num_features for m in network.modules() if isinstance(m, AdaDM)]
-    assert sorted(channels) == ([3] + [6] * 4 if adadm else [])
+    channels = [m.num_features for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert sorted(channels) == sorted(([3] + [6] * 4) * {"add": 0, "adadm": 1}.get(kind, 2))
 
     def ends(name: str, x: Tensor) -> Tensor:
         out: Tensor = made[f"{name}.1"][0](made[f"{name}.0"][0](x))
@@ -166,20 +173,21 @@ def test_the_network_has_it_in_every_cell_around_the_cells_and_around_the_tail(a
 
     x = of_two_scales(3)
     head = ends("head", x)
-    z = normalised(adadm, head)
+    z = normalised(kind, head)
     for body0, body1, skip in zip(made["body.0"], made["body.1"], made["skip"], strict=True):
-        inside = normalised(adadm, z)
-        z = add(adadm, z, skip(inside) + body1(body0(inside)))
-    z = add(adadm, head, z)
+        inside = normalised(kind, z)
+        z = add(kind, z, skip(inside) + body1(body0(inside)))
+    z = add(kind, head, z)
     y = functional.pixel_shuffle(made["upsample"][0](z), 2)
-    expected = add(adadm, y, ends("tail", normalised(adadm, y)))
+    expected = add(kind, y, ends("tail", normalised(kind, y)))
     if bicubic:
         expected = expected / 64 + functional.interpolate(x, scale_factor=2, mode="bicubic", align_corners=False)
     assert torch.allclose(network(x), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_what_is_frozen_is_the_whole_network() -> None:
-    wiring = {"kind": "quantnas", "channels": 6, "cells": 2, "scale": 2, "adadm": True}
+@pytest.mark.parametrize("kind", ["adadm", "original-adadm"])
+def test_what_is_frozen_is_the_whole_network(kind: str) -> None:
+    wiring = {"kind": "quantnas", "channels": 6, "cells": 2, "scale": 2, "residual": kind}
     torch.manual_seed(0)
     network = parse_wiring(wiring).build(lambda slot: nn.Conv2d(slot.in_channels, slot.out_channels, 1))
     assert is_data_dependent(network)
@@ -193,6 +201,14 @@ def test_what_is_frozen_is_the_whole_network() -> None:
 
 def test_without_it_a_residual_is_the_sum() -> None:
     x, branch = of_two_scales(6), nn.Conv2d(6, 6, 1)
-    plain = residual(6, branch, adadm=False)
+    plain = residual(6, branch, "add")
     assert torch.equal(plain(x), x + branch(x))
     assert not is_data_dependent(plain)
+
+
+def test_batch_norm_alone_takes_nothing_of_the_image_itself() -> None:
+    """Of 1x1 convolutions every pixel is a tile of its own."""
+    torch.manual_seed(0)
+    made, x = residual(6, nn.Conv2d(6, 6, 1), "batch-norm").eval(), of_two_scales(6)
+    assert not is_data_dependent(made)
+    assert torch.allclose(made(x)[..., :4], made(x[..., :4]), atol=1e-6)

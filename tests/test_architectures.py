@@ -18,7 +18,7 @@ from hwnas.spaces import SPACES, SpaceOptions, named_architecture
 
 Change = Callable[[dict[str, Any]], Any]
 
-SMALL = SPACES["quantnas"](SpaceOptions(channels=12, cells=1, adadm=False))
+SMALL = SPACES["quantnas"](SpaceOptions(channels=12, cells=1, residual="add"))
 SMALL_FLOAT = SPACES["quantnas-float"](SpaceOptions(channels=12, cells=1))
 
 architectures = st.builds(
@@ -69,7 +69,7 @@ def test_the_fingerprint_ignores_the_name(architecture: Architecture, name: str)
         lambda d: operator(d, "skip", bias=True),
         lambda d: operator(d, "skip", activation="none"),
         lambda d: operator(d, "skip", kind="decenc", hidden=18),
-        lambda d: d["wiring"].update(adadm=False),
+        lambda d: d["wiring"].update(residual="add"),
         lambda d: d["wiring"].update(bicubic=True),
         lambda d: d["wiring"].update(cells=4),
     ],
@@ -178,7 +178,7 @@ def reach(architecture: Architecture) -> int:
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("bicubic", [False, True])
 def test_no_pixel_depends_on_one_beyond_the_receptive_radius(seed: int, scale: int, bicubic: bool) -> None:
-    options = SpaceOptions(channels=6, cells=1 + seed % 2, scale=scale, adadm=False, bicubic=bicubic)
+    options = SpaceOptions(channels=6, cells=1 + seed % 2, scale=scale, residual="add", bicubic=bicubic)
     architecture = SPACES[("quantnas", "quantnas-float")[seed % 2]](options).sample(random.Random(seed))
     assert 0 < reach(architecture) <= architecture.receptive_radius
 

@@ -89,7 +89,7 @@ def test_every_value_of_the_last_layer_survives_merging(lower: dict, upper: dict
         ("space.bits=[2, 4]", {"space": {"bits": [2, 4]}}),
         ("data=a=b", {"data": "a=b"}),
         ("search.penalty=", {"search": {"penalty": None}}),
-        ("space.adadm=false", {"space": {"adadm": False}}),
+        ("space.residual=add", {"space": {"residual": "add"}}),
         ("train.learning_rate=1e-3", {"train": {"learning_rate": "1e-3"}}),  # YAML 1.1; pydantic reads it as a number
     ],
 )

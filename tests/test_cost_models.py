@@ -73,7 +73,7 @@ def test_the_sum_over_operators_is_what_fvcore_counts_on_the_whole_network(seed:
         scale=rng.choice([2, 3, 4]),
         cells=rng.choice([1, 2]),
         channels=rng.choice([12, 24]),
-        adadm=seed % 2 == 0,
+        residual=("add", "batch-norm", "original-adadm", "adadm")[seed % 4],
         bicubic=seed % 3 == 0,
     )
     architecture = SPACES[("quantnas", "quantnas-float")[seed // 2 % 2]](options).sample(rng)

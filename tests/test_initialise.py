@@ -138,11 +138,11 @@ def test_a_network_that_adds_to_bicubic_starts_as_bicubic(name: str, scale: int)
     assert 0.1 < grey_levels_from_bicubic(named_architecture(name, scale, 32, bicubic=True)) < 5
 
 
-@pytest.mark.parametrize("adadm", [False, True], ids=["plain", "adadm"])
+@pytest.mark.parametrize("residual", ["add", "adadm"])
 @pytest.mark.parametrize("cells", [1, 6])
 @pytest.mark.parametrize("name", ["quantnas", "quantnas-float"])
-def test_so_does_whatever_a_search_may_choose(name: str, cells: int, adadm: bool) -> None:
-    space = SPACES[name](SpaceOptions(cells=cells, scale=2, adadm=adadm, bicubic=True))
+def test_so_does_whatever_a_search_may_choose(name: str, cells: int, residual: str) -> None:
+    space = SPACES[name](SpaceOptions(cells=cells, scale=2, residual=residual, bicubic=True))
     longest = max(len(choices) for choices in space.choices.values())
     for i in range(0, longest, 2):
         chosen = {layer: i % len(choices) for layer, choices in space.choices.items()}

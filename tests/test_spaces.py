@@ -88,8 +88,8 @@ def test_the_lists_are_those_of_the_appendix() -> None:
 def test_a_random_architecture_enlarges_by_the_scale(name: str, scale: int, channels: int, cells: int) -> None:
     torch.manual_seed(0)
     rng = random.Random(scale)
-    for adadm in (False, True):
-        architecture = space(name, scale=scale, channels=channels, cells=cells, adadm=adadm).sample(rng)
+    for residual in ("add", "adadm"):
+        architecture = space(name, scale=scale, channels=channels, cells=cells, residual=residual).sample(rng)
         network = architecture.build(FloatLayers())
         assert network(torch.rand(2, 3, 9, 7)).shape == (2, 3, 9 * scale, 7 * scale)
         assert sum(isinstance(m, Cell) for m in network.modules()) == cells
@@ -101,7 +101,7 @@ def test_adadm_is_for_quantised_networks_unless_told() -> None:
         return any(isinstance(m, torch.nn.BatchNorm2d) for m in network.modules())
 
     assert has_adadm("quantnas") and not has_adadm("quantnas-float")
-    assert has_adadm("quantnas-float", adadm=True) and not has_adadm("quantnas", adadm=False)
+    assert has_adadm("quantnas-float", residual="adadm") and not has_adadm("quantnas", residual="add")
 
 
 def test_the_published_architecture_is_in_the_published_space() -> None:

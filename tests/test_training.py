@@ -100,9 +100,9 @@ def photographs(*sides: int) -> list[tuple[str, ImageArray]]:
 VALIDATION = photographs(32, 40)
 
 
-def small(name: str = "quantnas-float", adadm: bool = False) -> Architecture:
+def small(name: str = "quantnas-float", residual: str = "add") -> Architecture:
     """The first of a published space: of plain 3x3 convolutions mostly."""
-    return SPACES[name](SpaceOptions(channels=6, cells=1, scale=2, adadm=adadm)).first
+    return SPACES[name](SpaceOptions(channels=6, cells=1, scale=2, residual=residual)).first
 
 
 def small_settings(**settings: Any) -> TrainSettings:
@@ -211,9 +211,9 @@ def test_it_takes_crops_of_the_images_that_have_room(tmp_path: Path) -> None:
     assert [set(images or ()) for images in found.pairs.images] == [{0, 2}] * 2
 
 
-@pytest.mark.parametrize("adadm", [False, True], ids=["add", "adadm"])
-def test_what_it_returns_is_the_psnr_of_the_network_it_leaves(tmp_path: Path, adadm: bool) -> None:
-    found = trained(tmp_path / "run", small(adadm=adadm), freeze=0.5)
+@pytest.mark.parametrize("residual", ["add", "adadm"])
+def test_what_it_returns_is_the_psnr_of_the_network_it_leaves(tmp_path: Path, residual: str) -> None:
+    found = trained(tmp_path / "run", small(residual=residual), freeze=0.5)
     record, network = load_network(found.run.weights)
     scores = []
     for _, hr in VALIDATION:
@@ -223,7 +223,7 @@ def test_what_it_returns_is_the_psnr_of_the_network_it_leaves(tmp_path: Path, ad
         scores.append(psnr(np.floor(out * 255 + 0.5).astype(np.uint8), hr, 2))
     assert found.best == pytest.approx(np.mean(scores), abs=0.01)
     assert record.validation_psnr == found.best
-    assert record.frozen == adadm
+    assert record.frozen == (residual == "adadm")
 
 
 @pytest.fixture
@@ -258,14 +258,14 @@ def holds(run: RunDirectory, snapshot: Snapshot) -> bool:
     return kept.keys() == snapshot.keys() and all(torch.equal(kept[name], snapshot[name]) for name in snapshot)
 
 
-# Four epochs, the last two of them frozen if there is something to freeze: adadm, share frozen, scores, epoch kept.
+# Four epochs, the last two of them frozen if there is something to freeze: residual, share frozen, scores, epoch kept.
 KEPT = {
-    "the best is in the middle": (False, 0.5, (20.0, 25.0, 24.0, 23.0), 1),
-    "the best is the last": (False, 0.5, (20.0, 25.0, 24.0, 26.0), 3),
-    "the best is the first": (False, 0.5, (27.0, 25.0, 24.0, 26.0), 0),
-    "never frozen": (True, 0.0, (30.0, 31.0, 20.0, 19.0), 1),
-    "frozen, better at first": (True, 0.5, (30.0, 31.0, 20.0, 19.0), 2),
-    "frozen, better at last": (True, 0.5, (30.0, 31.0, 20.0, 22.0), 3),
+    "the best is in the middle": ("add", 0.5, (20.0, 25.0, 24.0, 23.0), 1),
+    "the best is the last": ("add", 0.5, (20.0, 25.0, 24.0, 26.0), 3),
+    "the best is the first": ("add", 0.5, (27.0, 25.0, 24.0, 26.0), 0),
+    "never frozen": ("adadm", 0.0, (30.0, 31.0, 20.0, 19.0), 1),
+    "frozen, better at first": ("adadm", 0.5, (30.0, 31.0, 20.0, 19.0), 2),
+    "frozen, better at last": ("adadm", 0.5, (30.0, 31.0, 20.0, 22.0), 3),
 }
 
 
@@ -274,22 +274,22 @@ def test_the_network_of_the_best_epoch_is_kept(
     tmp_path: Path, scores: Callable[..., list[Snapshot]], case: str
 ) -> None:
     """Once AdaDM is frozen the network is another function, so the comparison begins anew; without it, never."""
-    adadm, freeze, values, kept = KEPT[case]
+    residual, freeze, values, kept = KEPT[case]
     seen = scores(*values)
-    found = trained(tmp_path / "run", small(adadm=adadm), epochs=4, steps_per_epoch=1, freeze=freeze)
+    found = trained(tmp_path / "run", small(residual=residual), epochs=4, steps_per_epoch=1, freeze=freeze)
     record, network = load_network(found.run.weights)
     assert found.best == record.validation_psnr == values[kept]
     assert [holds(found.run, snapshot) for snapshot in seen] == [epoch == kept for epoch in range(4)]
-    assert record.frozen == (adadm and freeze > 0)
+    assert record.frozen == (residual == "adadm" and freeze > 0)
     assert not network.training
 
 
 # As above; the scores before and after an interruption.
 RESUMED = {
-    "worse than before": (False, (25.0, 20.0), (24.0, 23.0), 0),
-    "better than before": (False, (20.0, 25.0), (24.0, 26.0), 3),
-    "frozen from the epoch on": (True, (30.0, 31.0), (25.0, 22.0), 2),
-    "frozen before": (True, (30.0, 31.0, 25.0), (22.0,), 2),
+    "worse than before": ("add", (25.0, 20.0), (24.0, 23.0), 0),
+    "better than before": ("add", (20.0, 25.0), (24.0, 26.0), 3),
+    "frozen from the epoch on": ("adadm", (30.0, 31.0), (25.0, 22.0), 2),
+    "frozen before": ("adadm", (30.0, 31.0, 25.0), (22.0,), 2),
 }
 
 
@@ -297,25 +297,25 @@ RESUMED = {
 def test_a_resumed_training_remembers_the_best(
     tmp_path: Path, scores: Callable[..., list[Snapshot]], case: str
 ) -> None:
-    adadm, before, after, kept = RESUMED[case]
+    residual, before, after, kept = RESUMED[case]
     settings: dict[str, Any] = {"epochs": 4, "steps_per_epoch": 1, "freeze": 0.5}
     seen = scores(*before)
     with pytest.raises(Interrupted):
-        trained(tmp_path / "run", small(adadm=adadm), **settings)
+        trained(tmp_path / "run", small(residual=residual), **settings)
     again = scores(*after)
-    found = trained(tmp_path / "run", small(adadm=adadm), **settings)
+    found = trained(tmp_path / "run", small(residual=residual), **settings)
     seen += again
     assert len(found.steps) == len(after)
     assert found.best == (before + after)[kept]
     assert [holds(found.run, snapshot) for snapshot in seen] == [epoch == kept for epoch in range(4)]
-    assert load_network(found.run.weights)[0].frozen == adadm
+    assert load_network(found.run.weights)[0].frozen == (residual == "adadm")
 
 
 def test_the_statistics_of_adadm_stand_still_for_the_last_three_tenths(
     tmp_path: Path, scores: Callable[..., list[Snapshot]]
 ) -> None:
     seen = scores(*[20.0] * 10)
-    trained(tmp_path / "run", small(adadm=True), epochs=10, steps_per_epoch=1)
+    trained(tmp_path / "run", small(residual="adadm"), epochs=10, steps_per_epoch=1)
     statistics = [name for name in seen[0] if name.rpartition(".")[2] in ("running_mean", "running_var", "running_std")]
     learned = [name for name in seen[0] if name.endswith(".weight")]
     assert statistics and learned

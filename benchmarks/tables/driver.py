@@ -19,11 +19,12 @@ from typing import Any
 
 from writing import ROOT, answer, commit, into_results, markdown, mean_and_spread, write_csv
 
+from hwnas.architecture import Architecture
 from hwnas.errors import HwnasError
 from hwnas.files import atomic_path, write_text
 
-RUN = "RUN"
-"""Stands for a row's run in its commands."""
+RUN, ARCHITECTURE = "RUN", "ARCH.json"
+"""Stand for a row's run, and for its architecture, in its commands."""
 
 COSTS = {"GBitOps 32x32": ("bitops", 1e9), "GMACs 256x256": ("flops", 1e9), "K parameters": ("params", 1e3)}
 """What all rows cost: column to metric, and its unit."""
@@ -41,12 +42,14 @@ class Row:
         labels: its first columns.
         commands: of hwnas, in their order, without settings and data; the last leaves a trained network in `RUN`.
         published: figures of the paper, by the columns that they stand beside; it trained on DIV2K.
+        architecture: that its commands are about, where it is not one that hwnas knows by name.
     """
 
     name: str
     labels: Mapping[str, str]
     commands: tuple[tuple[str, ...], ...]
     published: Mapping[str, float] = field(default_factory=dict)
+    architecture: Architecture | None = None
 
 
 @dataclass(frozen=True)
@@ -146,11 +149,14 @@ def _make(row: Row, place: Path, size: Size, seed: int, asked: Any, end: float) 
     """Run what a row lacks; whether it is there in the end."""
     place.mkdir(parents=True, exist_ok=True)
     run, started = place / "run", time.monotonic()
+    if row.architecture is not None:
+        row.architecture.save(place / ARCHITECTURE)
+    stands_for = {RUN: str(run), ARCHITECTURE: str(place / ARCHITECTURE)}
     for i, command in enumerate(row.commands):
         done = place / f"{i}.done"
         if done.exists():
             continue
-        words = [str(run) if word == RUN else word for word in command]
+        words = [stands_for.get(word, word) for word in command]
         if command[0] in STARTS:
             settings = [*size.search, *size.train] if command[0] != "train" else size.train
             words += ["--data", asked.data, "--seed", str(seed)]
@@ -166,11 +172,7 @@ def _make(row: Row, place: Path, size: Size, seed: int, asked: Any, end: float) 
             return False
         done.touch()
     figures: dict[str, float] = {}
-    for metric, unit, label in (
-        ("bitops", 1e9, "GBitOps 32x32"),
-        ("flops", 1e9, "GMACs 256x256"),
-        ("params", 1e3, "K"),
-    ):
+    for label, (metric, unit) in COSTS.items():
         figures[label] = answer("cost", run, "--metric", metric)["value"] / unit
     for test in asked.test:
         scored = answer("evaluate", run, "--data", test)

@@ -73,7 +73,10 @@ Cells = Annotated[
     ),
 ]
 Channels = Annotated[int | None, typer.Option("--channels", help="Width of the network.", show_default="36 or 64")]
-Adadm = Annotated[bool | None, flag("--adadm/--no-adadm", "AdaDM residuals.")]
+Residual = Annotated[
+    str | None,
+    typer.Option("--residual", help="Sums of QuantNAS networks: add, adadm, and original-adadm or batch-norm."),
+]
 Bicubic = Annotated[bool | None, flag("--bicubic/--no-bicubic", "Add the bicubic enlargement to the output.")]
 Fixed = Annotated[
     str | None,
@@ -150,7 +153,7 @@ def search_settings(
     bits: Bits = None,
     cells: Cells = None,
     channels: Channels = None,
-    adadm: Adadm = None,
+    residual: Residual = None,
     bicubic: Bicubic = None,
     fixed: Fixed = None,
     separate: Separate = None,
@@ -178,7 +181,7 @@ def search_settings(
         "data": _absolute(data),
         "seed": seed,
         "input_size": input_size,
-        **_space(space, fixed, separate, scale, bits, cells, channels, adadm, bicubic),
+        **_space(space, fixed, separate, scale, bits, cells, channels, residual, bicubic),
         "search": {
             "weights": _path(weights),
             "quantization": quantization,
@@ -227,7 +230,7 @@ def space_settings(
     bits: Bits = None,
     cells: Cells = None,
     channels: Channels = None,
-    adadm: Adadm = None,
+    residual: Residual = None,
     bicubic: Bicubic = None,
     fixed: Fixed = None,
     separate: Separate = None,
@@ -239,7 +242,7 @@ def space_settings(
         "target": target,
         "algorithm": algorithm,
         "input_size": input_size,
-        **_space(space, fixed, separate, scale, bits, cells, channels, adadm, bicubic),
+        **_space(space, fixed, separate, scale, bits, cells, channels, residual, bicubic),
     }
     return _layers(preset, config, given, assignments)
 
@@ -252,7 +255,7 @@ def _space(
     bits: str | None,
     cells: int | None,
     channels: int | None,
-    adadm: bool | None,
+    residual: str | None,
     bicubic: bool | None,
 ) -> dict[str, Any]:
     """Settings of a space; that of a network has no other name.
@@ -271,7 +274,7 @@ def _space(
         "bits": None if bits is None else parse_bits(bits),
         "cells": cells,
         "channels": channels,
-        "adadm": adadm,
+        "residual": residual,
         "bicubic": bicubic,
         "fixed": _absolute(fixed),
         "separate": separate,

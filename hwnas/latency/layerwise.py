@@ -75,10 +75,9 @@ class LayerwiseDesign(Design[LayerwiseSpace]):
             uneven = any(c.weight_bits != c.activation_bits for row in self.space.choices.values() for c in row)
             bicubic = [f"--{'' if wiring.get('bicubic') else 'no-'}bicubic"] if is_published(self.space.fixed) else []
             return ["--fixed", self.space.fixed, *bicubic, *(["--separate"] if uneven else [])]
-        numbers = [
-            part for name in ("cells", "channels") if name in wiring for part in (f"--{name}", str(wiring[name]))
-        ]
-        return [*numbers, *(f"--{'' if wiring[n] else 'no-'}{n}" for n in ("adadm", "bicubic") if n in wiring)]
+        names = [name for name in ("cells", "channels", "residual") if name in wiring]
+        flags = [f"--{'' if wiring['bicubic'] else 'no-'}bicubic"] if "bicubic" in wiring else []
+        return [*(part for name in names for part in (f"--{name}", str(wiring[name]))), *flags]
 
     def features(self, target: Target) -> Mapping[Place, Mapping[Feature, float]]:
         """One number for all operators that are computed alike, and one for each."""

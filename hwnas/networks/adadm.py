@@ -1,14 +1,20 @@
-"""AdaDM as QuantNAS modifies it: batch norm in a residual branch, with the deviation it removes put back.
+"""Residuals with batch norm: AdaDM as QuantNAS modifies it, and what table 2 there compares it with.
 
 Source: Liu et al., "AdaDM: Enabling normalization for image super-resolution" (2021); QuantNAS, section 3.1, figure 4.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from hwnas.operators.edge import Edge
+
+Residual = Literal["add", "batch-norm", "original-adadm", "adadm"]
+"""``x + f(x)``; ``x + BN(f(BN(x)))``; the same with the deviation put back, ``x + (w std(x) + b) BN(f(BN(x)))``, as
+figure 4 draws the original; and without its second norm, ``x + (w std(x) + b) f(BN(x))``."""
 
 STD_MOMENTUM = 0.1
 EPSILON = 1e-10
@@ -23,6 +29,11 @@ class PlanarBatchNorm(nn.BatchNorm2d):
         if x.is_contiguous(memory_format=torch.channels_last):
             return super().forward(x.contiguous()).contiguous(memory_format=torch.channels_last)
         return super().forward(x)
+
+
+def batch_norm(channels: int) -> nn.BatchNorm2d:
+    """Over the batch and all pixels."""
+    return nn.BatchNorm2d(channels) if channels > FEW else PlanarBatchNorm(channels)
 
 
 class AdaDM(nn.Module):
@@ -43,7 +54,7 @@ class AdaDM(nn.Module):
     def __init__(self, channels: int, branch: nn.Module, is_output: bool = False) -> None:
         super().__init__()
         self.sum = nn.Identity() if is_output else Edge()
-        self.norm = nn.BatchNorm2d(channels) if channels > FEW else PlanarBatchNorm(channels)
+        self.norm = batch_norm(channels)
         self.branch = branch
         self.w = nn.Parameter(torch.tensor(1.5))
         self.b = nn.Parameter(torch.tensor(0.0))
@@ -53,7 +64,9 @@ class AdaDM(nn.Module):
     def train(self, mode: bool = True) -> AdaDM:
         super().train(mode)
         if self.frozen:
-            self.norm.eval()
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
         return self
 
     def _std(self, x: Tensor) -> Tensor:
@@ -84,9 +97,15 @@ class Add(nn.Module):
         return out
 
 
-def residual(channels: int, branch: nn.Module, adadm: bool, is_output: bool = False) -> nn.Module:
-    """``x (+) branch(x)`` in the notation of QuantNAS: AdaDM or a plain add; see `AdaDM`."""
-    return AdaDM(channels, branch, is_output) if adadm else Add(branch, is_output)
+def residual(channels: int, branch: nn.Module, kind: Residual, is_output: bool = False) -> nn.Module:
+    """``x (+) branch(x)`` in the notation of QuantNAS; see `AdaDM` for the arguments."""
+    if kind == "add":
+        return Add(branch, is_output)
+    if kind != "adadm":
+        branch = nn.Sequential(branch, batch_norm(channels), Edge())
+    if kind == "batch-norm":
+        return Add(nn.Sequential(batch_norm(channels), branch), is_output)
+    return AdaDM(channels, branch, is_output)
 
 
 def freeze_normalisation(network: nn.Module) -> None:

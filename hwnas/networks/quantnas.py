@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from hwnas.networks.adadm import residual
+from hwnas.networks.adadm import Residual, residual
 from hwnas.networks.bicubic import AddBicubic
 from hwnas.networks.wiring import WIRINGS, MakeOperator, Slot, Wiring, detail_slots
 from hwnas.operators.edge import Edge
@@ -35,7 +35,7 @@ class QuantNASWiring(Wiring):
     Attributes:
         channels: width of the network.
         cells: how often the cell is repeated (published: 1, 3, 6). Cells share operators, not weights.
-        adadm: ``(+)`` is AdaDM (the paper's choice for quantised networks) rather than a plain add.
+        residual: what ``(+)`` is: a plain add, or ``adadm``, the paper's choice for quantised networks.
         bicubic: add the bicubic enlargement of the input to the output. Not in the paper; it makes short trainings
             useful.
     """
@@ -43,7 +43,7 @@ class QuantNASWiring(Wiring):
     kind: Literal["quantnas"] = "quantnas"
     channels: int = Field(default=36, gt=0)
     cells: int = Field(default=3, gt=0)
-    adadm: bool = False
+    residual: Residual = "add"
     bicubic: bool = False
 
     @property
@@ -66,16 +66,17 @@ class QuantNASWiring(Wiring):
 
         def cell() -> nn.Module:
             body = nn.Sequential(make(slots["body.0"]), make(slots["body.1"]))
-            return residual(self.channels, Cell(body, make(slots["skip"])), self.adadm)
+            return residual(self.channels, Cell(body, make(slots["skip"])), self.residual)
 
         network = nn.Sequential()
         network.add_module("head", nn.Sequential(make(slots["head.0"]), make(slots["head.1"]), Edge()))
-        # What AdaDM has normalised is added in the first cell.
-        cells = nn.Sequential(*(Edge() for _ in range(self.adadm)), *(cell() for _ in range(self.cells)))
-        network.add_module("cells", residual(self.channels, cells, self.adadm))
+        # What is normalised is added in the first cell.
+        normalised = [] if self.residual == "add" else [Edge()]
+        cells = nn.Sequential(*normalised, *(cell() for _ in range(self.cells)))
+        network.add_module("cells", residual(self.channels, cells, self.residual))
         network.add_module("upsample", make(slots["upsample"]))
         network.add_module("edge", Edge())
         network.add_module("shuffle", nn.PixelShuffle(self.scale))
         tail = nn.Sequential(make(slots["tail.0"]), make(slots["tail.1"]), Edge())
-        network.add_module("tail", residual(3, tail, self.adadm, is_output=True))
+        network.add_module("tail", residual(3, tail, self.residual, is_output=True))
         return AddBicubic(network, self.scale) if self.bicubic else network

@@ -23,7 +23,7 @@ NAMED: Registry[Callable[[int | None, bool], Architecture]] = Registry("architec
 @NAMED.register("quantnas-body3")
 def quantnas_body3(scale: int | None, bicubic: bool) -> Architecture:
     """The quantised network of QuantNAS, Table 1, "Our (body 3)": 4.6 GBitOps, Set14 27.814 dB. Bits as published."""
-    wiring = QuantNASWiring.model_validate({"scale": scale or 4, "adadm": True, "bicubic": bicubic})
+    wiring = QuantNASWiring.model_validate({"scale": scale or 4, "residual": "adadm", "bicubic": bicubic})
 
     def spec(layer: str) -> OperatorSpec:
         slot = next(slot for slot in wiring.slots if slot.name == layer)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from pydantic import ValidationError
 
 from hwnas.errors import UsageError, first_problem
+from hwnas.networks.adadm import Residual
 from hwnas.networks.quantnas import QuantNASWiring
 from hwnas.operators import FLOAT_BITS, OperatorSpec
 from hwnas.spaces.space import SPACES, LayerwiseSpace, SpaceOptions
@@ -72,11 +73,11 @@ def _space(
     name: str,
     operators: dict[str, tuple[Candidate, ...]],
     bits: Iterable[int],
-    adadm: bool,
+    residual: Residual,
     options: SpaceOptions,
 ) -> LayerwiseSpace:
     bits = tuple(sorted(set(options.bits or bits)))
-    fields = {"adadm": adadm, **options.given(name, ("channels", "cells", "adadm"))}
+    fields = {"residual": residual, **options.given(name, ("channels", "cells", "residual"))}
     if options.scale is not None:
         fields["scale"] = options.scale
     try:
@@ -97,10 +98,10 @@ def _space(
 @SPACES.register("quantnas")
 def quantnas_space(options: SpaceOptions) -> LayerwiseSpace:
     """Appendix D.2 x bit widths ({4, 8} unless told), with AdaDM."""
-    return _space("quantnas", D2, (4, 8), True, options)
+    return _space("quantnas", D2, (4, 8), "adadm", options)
 
 
 @SPACES.register("quantnas-float")
 def quantnas_float_space(options: SpaceOptions) -> LayerwiseSpace:
     """Appendix D.1, not quantised unless told, without AdaDM."""
-    return _space("quantnas-float", D1, (FLOAT_BITS,), False, options)
+    return _space("quantnas-float", D1, (FLOAT_BITS,), "add", options)

@@ -173,7 +173,7 @@ class SpaceOptions(BaseModel):
         cells: how many cells, or how often the cell is repeated.
         channels: width of the network, where cells do not have their own.
         bits: widths to choose from, in 2..8 and 32.
-        adadm: AdaDM residuals.
+        residual: what sums of QuantNAS networks are; see `hwnas.networks.adadm.Residual`.
         bicubic: add the bicubic enlargement of the input to the output.
         widths: channels that layers within a cell may write, where these are chosen.
         operators: names of the operators that a layer may be, where there is a choice of them.
@@ -190,7 +190,7 @@ class SpaceOptions(BaseModel):
     cells: int | None = None
     channels: int | None = None
     bits: tuple[int, ...] | None = None
-    adadm: bool | None = None
+    residual: str | None = None
     bicubic: bool = False
     widths: tuple[int, ...] | None = None
     operators: tuple[str, ...] | None = None
@@ -212,7 +212,7 @@ class SpaceOptions(BaseModel):
         """
         there = {name: value for name, value in self if value is not None and name not in ("scale", "bits", "bicubic")}
         # What is switched off is off where it is not there.
-        if others := [name for name, value in there.items() if value and name not in taken]:
+        if others := [name for name, value in there.items() if value not in (False, "add") and name not in taken]:
             # Presets set what the algorithm's own spaces have.
             raise UsageError(
                 f"space {space} has no {others[0]} to set; leave it out, or name the space's algorithm by --algorithm"

@@ -232,7 +232,7 @@ def test_tables_are_listed_and_a_damaged_one_is_named(hwnas: Any, tired: None, h
     path = Path(hwnas("table", "build", "--target", "abacus", *SPACE, *FEW, "--json").json["table"])
     (row,) = hwnas("table", "list", "--json").json["tables"]
     assert row["target"] == "abacus" and row["complete"]
-    assert row["space"] == "quantnas of 32 bits at 8x8, --cells 1 --channels 6 --no-adadm --bicubic"
+    assert row["space"] == "quantnas of 32 bits at 8x8, --cells 1 --channels 6 --residual add --bicubic"
     assert "quantnas of 32 bits at 8x8" in hwnas("targets", "check", "abacus").out
     other = hwnas("table", "show", "--target", "abacus", *SPACE, "--cells", "2").error(1)
     assert "has space quantnas at 8x8 as it is set (there is one of quantnas of 32 bits" in other

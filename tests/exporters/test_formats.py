@@ -55,7 +55,7 @@ class TestQnn(ExporterContract):
     def test_a_frozen_adadm_is_computed(self, tmp_path: Path) -> None:
         """The emulator takes the step of a QuantizeLinear for that of its DequantizeLinear."""
         torch.manual_seed(0)
-        options = SpaceOptions(channels=12, cells=1, scale=2, adadm=True, bicubic=False, bits=(8,))
+        options = SpaceOptions(channels=12, cells=1, scale=2, residual="adadm", bicubic=False, bits=(8,))
         architecture = SPACES["quantnas"](options).sample(random.Random(0))
         network = build_quantised(architecture, placement=PROFILES["qnn"].placement)
         for module in network.modules():

@@ -24,7 +24,7 @@ from hwnas.spaces import named_architecture
 QUANTNAS = {"kind": "quantnas", "channels": 6, "cells": 1, "scale": 2}
 WIRINGS = {
     "plain": QUANTNAS,
-    "adadm and bicubic": {**QUANTNAS, "adadm": True, "bicubic": True},
+    "adadm and bicubic": {**QUANTNAS, "residual": "adadm", "bicubic": True},
     "srresnet": {"kind": "srresnet", "channels": 6, "blocks": 1, "scale": 4},
     "espcn": {"kind": "espcn", "channels": [6, 6], "scale": 3, "bicubic": True},
 }
@@ -79,7 +79,7 @@ def test_a_file_computes_what_the_network_does_at_any_size(
 
 def test_a_frozen_adadm_reduces_nothing(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    network = _network({**QUANTNAS, "adadm": True}, FLOAT_BITS)
+    network = _network({**QUANTNAS, "residual": "adadm"}, FLOAT_BITS)
     paths = [tmp_path / "per_image.onnx", tmp_path / "frozen.onnx"]
     export_onnx(network, paths[0], torch.rand(1, 3, 9, 9), {})
     freeze_normalisation(network)
@@ -108,7 +108,7 @@ def test_properties_are_stored(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bits", [8, FLOAT_BITS])
 def test_an_export_is_silent(tmp_path: Path, capfd: pytest.CaptureFixture[str], bits: int) -> None:
-    network = _network({**QUANTNAS, "adadm": True, "bicubic": True}, bits)
+    network = _network({**QUANTNAS, "residual": "adadm", "bicubic": True}, bits)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         export_onnx(network, tmp_path / "network.onnx", torch.rand(1, 3, 9, 9), {})

@@ -48,7 +48,7 @@ def _image(height: int, width: int, phase: float = 0.0) -> Tensor:
 CROPS = [_image(16, 16), _image(11, 20, 1.0), _image(24, 9, 2.0)]
 
 
-def _trained(*widths: int, adadm: bool = False) -> nn.Module:
+def _trained(*widths: int, residual: str = "add") -> nn.Module:
     torch.manual_seed(0)
     layers, width = BrevitasLayers(collect_steps=3), itertools.cycle(widths)
 
@@ -65,7 +65,8 @@ def _trained(*widths: int, adadm: bool = False) -> nn.Module:
         )
         return build_operator(spec, layers)
 
-    network = parse_wiring({"kind": "quantnas", "channels": 8, "cells": 1, "scale": 2, "adadm": adadm}).build(make)
+    wiring = {"kind": "quantnas", "channels": 8, "cells": 1, "scale": 2, "residual": residual}
+    network = parse_wiring(wiring).build(make)
     optimiser = torch.optim.Adam(network.parameters(), 3e-3)
     for step in range(15):
         high = _image(32, 32, step / 3)
@@ -75,11 +76,11 @@ def _trained(*widths: int, adadm: bool = False) -> nn.Module:
     return network
 
 
-@pytest.mark.parametrize("adadm", ["none", "per image", "frozen"])
+@pytest.mark.parametrize("residual", ["add", "adadm", "adadm frozen", "original-adadm", "batch-norm"])
 @pytest.mark.parametrize("widths", [(FLOAT_BITS,), (8,), (4,), (4, 8, FLOAT_BITS)], ids=str)
-def test_a_trained_network_and_its_file_agree(tmp_path: Path, widths: tuple[int, ...], adadm: str) -> None:
-    network = _trained(*widths, adadm=adadm != "none")
-    if adadm == "frozen":
+def test_a_trained_network_and_its_file_agree(tmp_path: Path, widths: tuple[int, ...], residual: str) -> None:
+    network = _trained(*widths, residual=residual.split()[0])
+    if residual.endswith("frozen"):
         freeze_normalisation(network)
     path = tmp_path / "network.onnx"
     export_onnx(network, path, CROPS[0], {"scale": "2"})

@@ -176,7 +176,7 @@ def test_another_space_is_refused_by_name() -> None:
     ("options", "named"),
     [
         ({"channels": 8}, "has no channels"),
-        ({"adadm": True}, "has no adadm"),
+        ({"residual": "adadm"}, "has no residual"),
         ({"bits": (4, 8)}, "one bit width for all layers"),
         ({"bits": (9,)}, "weight_bits = 9 is not supported"),
         ({"cells": 0}, "cells"),

@@ -46,7 +46,7 @@ def test_what_no_table_has_says_which_command_builds_it(
     with pytest.raises(HwnasError, match="at 9x9"):
         cost.table(space, (9, 9))
     other = SPACES["quantnas"](SpaceOptions(cells=2, channels=6, scale=2, bits=(32,)))
-    with pytest.raises(HwnasError, match="--cells 2 --channels 6 --adadm --no-bicubic"):
+    with pytest.raises(HwnasError, match="--cells 2 --channels 6 --residual adadm --no-bicubic"):
         cost.table(other, SIZE)
     with pytest.raises(HwnasError, match="hwnas profile"):
         cost.architecture_cost(other.first, SIZE)
@@ -58,7 +58,7 @@ def test_the_command_names_the_space_as_it_is(space: LayerwiseSpace) -> None:
     command = build_command("cpu", space, (90, 160))
     assert command == (
         "hwnas table build --target cpu --input-size 90x160 --space quantnas --scale 2 --bits 32 --cells 1 "
-        "--channels 6 --adadm --no-bicubic"
+        "--channels 6 --residual adadm --no-bicubic"
     )
 
 

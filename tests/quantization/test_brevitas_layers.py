@@ -40,7 +40,7 @@ def _step(layer: nn.Module) -> nn.Parameter:
     return next(parameter for name, parameter in layer.named_parameters() if name.endswith("scaling_impl.value"))
 
 
-def _network(*widths: int, activations="learned", adadm=True, bias=False, collect_steps=COLLECT) -> nn.Module:
+def _network(*widths: int, activations="learned", residual="adadm", bias=False, collect_steps=COLLECT) -> nn.Module:
     """A small QuantNAS network, its operators at the given widths in turn, with inputs of both signs."""
     layers = BrevitasLayers(activations, collect_steps)
     width = itertools.cycle(widths)
@@ -54,7 +54,7 @@ def _network(*widths: int, activations="learned", adadm=True, bias=False, collec
         signed = slot.name in ("head.0", "tail.0")
         return build_operator(_spec(next(width), **fields, activation="none" if signed else "relu"), layers)
 
-    wiring = {"kind": "quantnas", "channels": 6, "cells": 1, "scale": 2, "adadm": adadm, "bicubic": True}
+    wiring = {"kind": "quantnas", "channels": 6, "cells": 1, "scale": 2, "residual": residual, "bicubic": True}
     return parse_wiring(wiring).build(make)
 
 
@@ -264,12 +264,12 @@ def test_layers_that_were_trained_quantised_keep_their_steps() -> None:
 
 
 def test_quantising_the_weights_of_another_architecture_says_so() -> None:
-    state = _network(FLOAT_BITS, adadm=False).state_dict()
+    state = _network(FLOAT_BITS, residual="add").state_dict()
     with pytest.raises(HwnasError, match="differ in"):
-        quantise_trained(state, _network(8, adadm=True), [_batch()])
+        quantise_trained(state, _network(8, residual="adadm"), [_batch()])
     state["head.0.convolutions.0.weight"] = torch.zeros(1, 1, 1, 1)
     with pytest.raises(HwnasError, match="another architecture"):
-        quantise_trained(state, _network(8, adadm=False), [_batch()])
+        quantise_trained(state, _network(8, residual="add"), [_batch()])
 
 
 def test_calibration_without_images_says_so() -> None:

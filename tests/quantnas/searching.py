@@ -132,7 +132,7 @@ def photographs(*sides: int) -> list[tuple[str, ImageArray]]:
 
 def small_space(name: str = "quantnas", **options: object) -> LayerwiseSpace:
     """A published space with its 3x3 and 5x5 convolutions alone: few enough architectures to look at all of them."""
-    fields = {"channels": 6, "cells": 1, "scale": 2, "adadm": False} | options
+    fields = {"channels": 6, "cells": 1, "scale": 2, "residual": "add"} | options
     space = SPACES[name](SpaceOptions.model_validate(fields))
     choices = {
         layer: tuple(s for s in candidates if s.kind == "conv" and s.groups == 1 and s.kernel > 1)

@@ -78,7 +78,7 @@ def validation_psnr(supernet: QuantNASSupernet) -> float:
 
 def test_a_point_of_the_front_is_judged_with_batch_norms_of_its_own(tmp_path: Path) -> None:
     """Against torch's ``update_bn``, on the crops that the search took for it."""
-    space = small_space("quantnas-float", adadm=True, bicubic=True)
+    space = small_space("quantnas-float", residual="adadm", bicubic=True)
     derived, again = derived_from(tmp_path / "run", space, of_some_effect)
     front = derived.result.front
     each = len(derived.draws) // len(front)
@@ -195,12 +195,12 @@ def test_what_is_derived_meets_all_budgets_and_is_the_most_probable_that_does(
 
 
 def test_images_without_room_for_crops_do_not_spoil_the_front(tmp_path: Path) -> None:
-    found = search(tmp_path / "run", small_space(adadm=True), sides=(32, 32, 10, 32, 32), steps_per_epoch=1)
+    found = search(tmp_path / "run", small_space(residual="adadm"), sides=(32, 32, 10, 32, 32), steps_per_epoch=1)
     assert all(math.isfinite(point.psnr) for point in found.result.front)
 
 
 def test_a_search_that_was_stopped_before_its_front_has_the_same_front(tmp_path: Path) -> None:
-    space = small_space(adadm=True, bits=(2, 4))
+    space = small_space(residual="adadm", bits=(2, 4))
     whole = search(tmp_path / "run", space, learning_rate=0.05)
     resumed = search(tmp_path / "run", space, learning_rate=0.05)
     assert not resumed.steps

@@ -26,15 +26,14 @@ CASES = [
     ("quantnas", (3, 32), "independent"),
 ]
 each_case = pytest.mark.parametrize(("name", "bits", "quantization"), CASES, ids=lambda v: str(v).replace(" ", ""))
-with_and_without_adadm = pytest.mark.parametrize("adadm", [False, True], ids=["add", "adadm"])
+with_and_without_adadm = pytest.mark.parametrize("residual", ["add", "adadm"])
 
 
 def small_space(
-    name: str, bits: tuple[int, ...] | None = None, adadm: bool = False, **options: object
+    name: str, bits: tuple[int, ...] | None = None, residual: str = "add", **options: object
 ) -> LayerwiseSpace:
-    return SPACES[name](
-        SpaceOptions.model_validate({"channels": 6, "cells": 2, "scale": 2, "bits": bits, "adadm": adadm} | options)
-    )
+    fields = {"channels": 6, "cells": 2, "scale": 2, "bits": bits, "residual": residual}
+    return SPACES[name](SpaceOptions.model_validate(fields | options))
 
 
 def spread_alphas(supernet: QuantNASSupernet) -> None:
@@ -69,11 +68,11 @@ def gradients(supernet: QuantNASSupernet, x: Tensor, y: Tensor) -> dict[str, Ten
 @with_and_without_adadm
 @each_case
 def test_merged_and_one_by_one_are_the_same_function(
-    name: str, bits: tuple[int, ...] | None, quantization: Quantization, adadm: bool
+    name: str, bits: tuple[int, ...] | None, quantization: Quantization, residual: str
 ) -> None:
     # Rounding to a grid turns the last bit of a float32 into a whole step, now and then.
     dtype = torch.float32 if quantization == "noise" else torch.float64
-    merged, single = (s.to(dtype) for s in twins(small_space(name, bits, adadm), quantization))
+    merged, single = (s.to(dtype) for s in twins(small_space(name, bits, residual), quantization))
     x = torch.rand(2, 3, 9, 8, dtype=dtype)
     for mode in (True, False):
         merged.train(mode), single.train(mode)
@@ -87,9 +86,9 @@ def test_merged_and_one_by_one_are_the_same_function(
 @with_and_without_adadm
 @each_case
 def test_so_are_their_gradients(
-    name: str, bits: tuple[int, ...] | None, quantization: Quantization, adadm: bool
+    name: str, bits: tuple[int, ...] | None, quantization: Quantization, residual: str
 ) -> None:
-    merged, single = (s.double() for s in twins(small_space(name, bits, adadm), quantization))
+    merged, single = (s.double() for s in twins(small_space(name, bits, residual), quantization))
     x, y = torch.rand(2, 3, 8, 7, dtype=torch.float64), torch.rand(2, 3, 16, 14, dtype=torch.float64)
     a, b = gradients(merged, x, y), gradients(single, x, y)
     assert a.keys() == b.keys() == dict(merged.named_parameters()).keys()
@@ -119,10 +118,10 @@ def test_the_gradient_of_the_alphas_is_that_of_finite_differences(merge: bool) -
 @with_and_without_adadm
 @pytest.mark.parametrize("merge", [True, False], ids=["merged", "one by one"])
 def test_a_certain_supernet_is_the_derived_network(
-    name: str, bits: tuple[int, ...] | None, adadm: bool, merge: bool
+    name: str, bits: tuple[int, ...] | None, residual: str, merge: bool
 ) -> None:
     torch.manual_seed(3)
-    space = small_space(name, bits, adadm)
+    space = small_space(name, bits, residual)
     supernet = QuantNASSupernet(space, "noise", merge).eval()
     chosen = {layer: int(torch.randint(len(c), ())) for layer, c in space.choices.items()}
     with torch.no_grad():
@@ -198,7 +197,7 @@ def test_alphas_start_uniform() -> None:
 
 def test_the_steps_of_shared_quantisation_are_parameters_that_learn() -> None:
     torch.manual_seed(0)
-    supernet = QuantNASSupernet(small_space("quantnas", (4, 8), adadm=True), "shared")
+    supernet = QuantNASSupernet(small_space("quantnas", (4, 8), residual="adadm"), "shared")
     steps = {name for name, _ in supernet.named_parameters() if ".steps." in name}
     convolutions = [m for m in supernet.modules() if isinstance(m, SharedConvolution)]
     assert len(steps) == 2 * len(convolutions) > 0
@@ -211,7 +210,7 @@ def test_the_steps_of_shared_quantisation_are_parameters_that_learn() -> None:
 def test_a_search_step_can_be_taken_in_bfloat16(quantization: Quantization) -> None:
     """What Fabric's ``bf16-mixed`` does."""
     torch.manual_seed(0)
-    supernet = QuantNASSupernet(small_space("quantnas", (4, 8), adadm=True), quantization)
+    supernet = QuantNASSupernet(small_space("quantnas", (4, 8), residual="adadm"), quantization)
     x, y = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 16, 16)
     exact = gradients(supernet, x, y)
     with torch.autocast("cpu", torch.bfloat16):

@@ -263,7 +263,7 @@ def test_another_space_is_refused(tmp_path: Path) -> None:
         ({"widths": (8, 4)}, "give each once, ascending"),
         ({"operators": ("conv7x7",)}, "'conv7x7' is no operator of a cell"),
         ({"network": "fixed"}, "network 'fixed' has one path"),
-        ({"adadm": True}, "space trilevel-a has no adadm"),
+        ({"residual": "adadm"}, "space trilevel-a has no residual"),
         ({"bits": (4, 8)}, "one bit width for all layers"),
         ({"layers": 1}, "layers"),
     ],
