@@ -105,7 +105,7 @@ def test_the_fingerprint_does_not_depend_on_the_order_of_the_layers_in_the_file(
         (lambda d: d["wiring"].update(cells=0), r"wiring.*cells"),
         (
             lambda d: d["wiring"].update(kind="unet"),
-            "wiring.*'unet' is unknown; there are: espcn, falsr, quantnas, rrdb, srresnet, trilevel",
+            "wiring.*'unet' is unknown; there are: chain, falsr, quantnas, rfdn, rrdb, srresnet, trilevel",
         ),
         (lambda d: d["wiring"].update(kind=["quantnas"]), "wiring.*kind"),
         (lambda d: d.update(wiring=3), "wiring needs a 'kind'"),

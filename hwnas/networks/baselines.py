@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import itertools
+from typing import Annotated, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -14,28 +15,24 @@ from hwnas.networks.wiring import WIRINGS, MakeOperator, Slot, Wiring, detail_sl
 from hwnas.operators.edge import Edge
 
 
-@WIRINGS.register("espcn")
-class ESPCNWiring(Wiring):
-    """ESPCN (Shi et al., 2016): two convolutions, one to the sub-pixels, and a pixel shuffle.
+@WIRINGS.register("chain")
+class ChainWiring(Wiring):
+    """Convolutions in a row, the last to the sub-pixels, and a pixel shuffle: ESPCN, FSRCNN, ECBSR as it is deployed.
 
     Attributes:
-        channels: widths of the two hidden maps.
-        bicubic: add the bicubic enlargement of the input to the output (not in the paper).
+        channels: widths of the hidden maps.
+        bicubic: add the bicubic enlargement of the input to the output (not in the papers).
     """
 
-    kind: Literal["espcn"] = "espcn"
-    channels: tuple[int, int] = (64, 32)
+    kind: Literal["chain"] = "chain"
+    channels: tuple[Annotated[int, Field(gt=0)], ...] = Field(min_length=1)
     bicubic: bool = False
 
     @property
     def slots(self) -> tuple[Slot, ...]:
-        first, second = self.channels
-        slots = (
-            Slot("conv.0", 3, first),
-            Slot("conv.1", first, second),
-            Slot("conv.2", second, 3 * self.scale**2),
-        )
-        return detail_slots(slots, pixels="conv.2") if self.bicubic else slots
+        widths = (3, *self.channels, 3 * self.scale**2)
+        slots = tuple(Slot(f"conv.{i}", *pair) for i, pair in enumerate(itertools.pairwise(widths)))
+        return detail_slots(slots, pixels=slots[-1].name) if self.bicubic else slots
 
     def build(self, make: MakeOperator) -> nn.Module:
         network = nn.Sequential(*(make(slot) for slot in self.slots), Edge(), nn.PixelShuffle(self.scale))

@@ -1,5 +1,6 @@
 """Search spaces and published architectures."""
 
+import hwnas.spaces.baselines
 import hwnas.spaces.falsr
 import hwnas.spaces.fixed
 import hwnas.spaces.quantnas

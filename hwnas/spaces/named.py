@@ -9,10 +9,7 @@ from pydantic import ValidationError
 
 from hwnas.architecture import Architecture
 from hwnas.errors import UsageError, first_problem
-from hwnas.networks.baselines import ESPCNWiring, SRResNetWiring
 from hwnas.networks.quantnas import QuantNASWiring
-from hwnas.networks.rrdb import RRDBWiring
-from hwnas.networks.wiring import Wiring
 from hwnas.operators import OperatorSpec
 from hwnas.registry import Registry
 
@@ -40,44 +37,6 @@ def quantnas_body3(scale: int | None, bicubic: bool) -> Architecture:
     return Architecture(
         name="quantnas-body3", wiring=wiring, operators={slot.name: spec(slot.name) for slot in wiring.slots}
     )
-
-
-def _convolutions(name: str, wiring: Wiring, **special: dict[str, Any]) -> Architecture:
-    """Every slot a biased 3x3 convolution but for what ``special`` says of it."""
-    operators = {}
-    for slot in wiring.slots:
-        fields: dict[str, Any] = {
-            "kind": "conv",
-            "bias": True,
-            **special.get(slot.name.replace(".", "_"), {}),
-        }
-        operators[slot.name] = OperatorSpec(in_channels=slot.in_channels, out_channels=slot.out_channels, **fields)
-    return Architecture(name=name, wiring=wiring, operators=operators)
-
-
-@NAMED.register("espcn")
-def espcn(scale: int | None, bicubic: bool) -> Architecture:
-    """ESPCN 64-5x5, 32-3x3, 3x3 (Shi et al., 2016) on RGB, with ReLU."""
-    wiring = ESPCNWiring.model_validate({"scale": scale or 4, "bicubic": bicubic})
-    return _convolutions("espcn", wiring, conv_0={"kernel": 5})
-
-
-@NAMED.register("srresnet")
-def srresnet(scale: int | None, bicubic: bool) -> Architecture:
-    """SRResNet of 64 channels and 16 blocks: 1.5176 M parameters, 166.207 GMACs at 256x256 (x4)."""
-    wiring = SRResNetWiring.model_validate({"scale": scale or 4, "bicubic": bicubic})
-    # Inside the trunk maps may be negative; only the second convolution of a block reads a ReLU.
-    signed = {f"block_{i}_0": {"activation": "none"} for i in range(1, wiring.blocks)}
-    return _convolutions("srresnet", wiring, upsample_0={"activation": "none"}, **signed)
-
-
-@NAMED.register("esrgan")
-def esrgan(scale: int | None, bicubic: bool) -> Architecture:
-    """ESRGAN's generator (Wang et al., 2018), 23 blocks of 64 channels: 16.698 M, 1174.85 GMACs at 256x256 (x4)."""
-    wiring = RRDBWiring.model_validate({"scale": scale or 4, "bicubic": bicubic})
-    # Leaky ReLUs leave maps signed.
-    signed = {slot.name.replace(".", "_"): {"activation": "none"} for slot in wiring.slots[1:]}
-    return _convolutions("esrgan", wiring, **signed)
 
 
 def named_architecture(

@@ -25,6 +25,7 @@ from hwnas.operators import OperatorSpec
 from hwnas.quantization.brevitas_layers import BrevitasLayers, build_quantised, calibrate
 from hwnas.quantization.placement import Placement
 from hwnas.spaces import SPACES, SpaceOptions, named_architecture
+from hwnas.spaces.baselines import fsrcnn, rfdn
 
 PROFILE_NAMES = ["onnxruntime-cpu", "openvino", "tensorrt", "qnn"]
 FOR_ALL = Placement(weight_bits=7, rectified_bits=7)
@@ -38,6 +39,8 @@ def _image(height: int, width: int) -> Tensor:
     return ((waves + 0.2 * (x > y)).clamp(0, 1) * 255).round()[None] / 255
 
 
+SLIMMED = {"fsrcnn": fsrcnn, "rfdn": rfdn}
+
 RESIDUALS = {"quantnas": "add"}
 """What the kinds are called whose name is not that of their residual."""
 
@@ -45,6 +48,8 @@ RESIDUALS = {"quantnas": "add"}
 def _architecture(kind: str, bits: tuple[int, ...] = (4, 8)) -> Architecture:
     if kind == "espcn":
         return named_architecture("espcn", 3, bits[0], True)
+    if kind in SLIMMED:
+        return SLIMMED[kind](4, True, 8).with_bits(bits[0])
     if kind == "srresnet":
         wiring = parse_wiring({"kind": "srresnet", "channels": 8, "blocks": 2, "scale": 4, "bicubic": True})
         operators = {
@@ -102,7 +107,7 @@ def _optimised(path: Path, tmp_path: Path) -> collections.Counter[str]:
 
 
 @pytest.mark.parametrize("profile", PROFILE_NAMES)
-@pytest.mark.parametrize("kind", ["quantnas", "adadm", "original-adadm", "srresnet", "espcn"])
+@pytest.mark.parametrize("kind", ["quantnas", "adadm", "original-adadm", "srresnet", "espcn", *SLIMMED])
 def test_every_graph_computes_what_the_network_does(tmp_path: Path, kind: str, profile: str) -> None:
     """In float arithmetic, where only sums in another order differ; in the mean, since one may round the other way."""
     network = _network(_architecture(kind), FOR_ALL)
@@ -212,7 +217,7 @@ def test_an_image_of_integers_that_no_convolution_reads_is_named(tmp_path: Path)
         def __init__(self) -> None:
             super().__init__()
             spec = OperatorSpec(kind="conv", in_channels=3, out_channels=3, activation="none").with_bits(8)
-            wiring = parse_wiring({"kind": "espcn", "scale": 2, "channels": (3, 3)})
+            wiring = parse_wiring({"kind": "chain", "scale": 2, "channels": (3, 3)})
             operators = {
                 slot.name: spec.model_copy(update={"out_channels": slot.out_channels}) for slot in wiring.slots
             }
@@ -231,7 +236,7 @@ def test_an_image_of_integers_that_no_convolution_reads_is_named(tmp_path: Path)
 @pytest.mark.parametrize("kind", ["conv", "separable_conv", "growth", "decenc"])
 @pytest.mark.parametrize("bias", [True, False])
 def test_tensorrt_reads_images_by_any_operator(tmp_path: Path, kind: str, bias: bool) -> None:
-    wiring = parse_wiring({"kind": "espcn", "scale": 2, "channels": (12, 8), "bicubic": True})
+    wiring = parse_wiring({"kind": "chain", "scale": 2, "channels": (12, 8), "bicubic": True})
     first, *others = (
         OperatorSpec(kind="conv", in_channels=slot.in_channels, out_channels=slot.out_channels, bias=True).with_bits(8)
         for slot in wiring.slots
@@ -262,7 +267,7 @@ def test_tensorrt_reads_all_levels_of_an_image_to_its_border(tmp_path: Path, kin
     assert all(zeros[n.input[2]].dtype == np.int8 for n in graph.node if n.op_type == "QuantizeLinear")
 
 
-@pytest.mark.parametrize("kind", ["quantnas", "adadm", "original-adadm", "batch-norm", "srresnet", "espcn"])
+@pytest.mark.parametrize("kind", ["quantnas", "adadm", "original-adadm", "batch-norm", "srresnet", "espcn", *SLIMMED])
 def test_on_a_cpu_all_but_the_last_sum_is_in_integers(tmp_path: Path, kind: str) -> None:
     network = _network(_architecture(kind), Placement())
     path = _export(network, tmp_path / "network.onnx", "onnxruntime-cpu")
@@ -275,7 +280,7 @@ def test_on_a_cpu_all_but_the_last_sum_is_in_integers(tmp_path: Path, kind: str)
     assert found["Conv"] == 1
     assert not found.keys() & {"FusedConv", "BatchNormalization", "Relu", "LeakyRelu"}
     # The image comes in, the output goes out, and with a residual at high resolution there are two terms of it.
-    tail = kind not in ("srresnet", "espcn")
+    tail = kind not in ("srresnet", "espcn", *SLIMMED)
     assert (found["QuantizeLinear"], found["DequantizeLinear"], found["Add"]) == (1, 1 + tail, 1 + tail)
     assert found["QLinearAdd"] == written["Add"] - found["Add"]
 

@@ -26,7 +26,7 @@ WIRINGS = {
     "plain": QUANTNAS,
     "adadm and bicubic": {**QUANTNAS, "residual": "adadm", "bicubic": True},
     "srresnet": {"kind": "srresnet", "channels": 6, "blocks": 1, "scale": 4},
-    "espcn": {"kind": "espcn", "channels": [6, 6], "scale": 3, "bicubic": True},
+    "espcn": {"kind": "chain", "channels": [6, 6], "scale": 3, "bicubic": True},
 }
 
 
