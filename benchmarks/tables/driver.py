@@ -42,14 +42,14 @@ class Row:
         labels: its first columns.
         commands: of hwnas, in their order, without settings and data; the last leaves a trained network in `RUN`.
         published: figures of the paper, by the columns that they stand beside; it trained on DIV2K.
-        architecture: that its commands are about, where it is not one that hwnas knows by name.
+        architecture: makes what its commands are about, where that is not one that hwnas knows by name; called once.
     """
 
     name: str
     labels: Mapping[str, str]
     commands: tuple[tuple[str, ...], ...]
     published: Mapping[str, float] = field(default_factory=dict)
-    architecture: Architecture | None = None
+    architecture: Callable[[], Architecture] | None = None
 
 
 @dataclass(frozen=True)
@@ -99,12 +99,14 @@ class Published:
         title: of it.
         rows: of a seed.
         x: the column that figures are drawn over.
+        measure: what else is measured of a row, from its run: by column.
     """
 
     name: str
     title: str
     rows: Callable[[], Sequence[Row]]
     x: str = "GBitOps 32x32"
+    measure: Callable[[Path], Mapping[str, float]] | None = None
 
 
 def main(table: Published) -> None:
@@ -129,7 +131,7 @@ def main(table: Published) -> None:
     for seed in range(asked.seeds):
         for row in rows:
             place = folder / f"{row.name}-{seed}"
-            if not (place / "row.json").exists() and not _make(row, place, size, seed, asked, end):
+            if not (place / "row.json").exists() and not _make(table, row, place, size, seed, asked, end):
                 print(f"{row.name}: not run, its time was up", flush=True)
     found = {row.name: _kept(folder, row) for row in rows}
     made = [row for row in rows if found[row.name]]
@@ -145,13 +147,15 @@ def main(table: Published) -> None:
         into_results(table.name, table.title, _command(asked), cells, how, code)
 
 
-def _make(row: Row, place: Path, size: Size, seed: int, asked: Any, end: float) -> bool:
+def _make(table: Published, row: Row, place: Path, size: Size, seed: int, asked: Any, end: float) -> bool:
     """Run what a row lacks; whether it is there in the end."""
     place.mkdir(parents=True, exist_ok=True)
     run, started = place / "run", time.monotonic()
-    if row.architecture is not None:
-        row.architecture.save(place / ARCHITECTURE)
-    stands_for = {RUN: str(run), ARCHITECTURE: str(place / ARCHITECTURE)}
+    # Of all seeds the same.
+    architecture = place.parent / f"{row.name}.json"
+    if row.architecture is not None and not architecture.exists():
+        row.architecture().save(architecture)
+    stands_for = {RUN: str(run), ARCHITECTURE: str(architecture)}
     for i, command in enumerate(row.commands):
         done = place / f"{i}.done"
         if done.exists():
@@ -174,6 +178,8 @@ def _make(row: Row, place: Path, size: Size, seed: int, asked: Any, end: float) 
     figures: dict[str, float] = {}
     for label, (metric, unit) in COSTS.items():
         figures[label] = answer("cost", run, "--metric", metric)["value"] / unit
+    if table.measure is not None:
+        figures |= table.measure(run)
     for test in asked.test:
         scored = answer("evaluate", run, "--data", test)
         figures[f"{test.name} dB"], figures[f"{test.name} bicubic"] = scored["psnr"], scored["bicubic_psnr"]

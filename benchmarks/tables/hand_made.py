@@ -1,0 +1,45 @@
+"""Networks made by hand at the largest width that a budget has room for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from driver import ARCHITECTURE, Row
+
+from hwnas.architecture import Architecture
+from hwnas.errors import HwnasError
+from hwnas.spaces.baselines import ecbsr, espcn, fsrcnn, rfdn, srresnet
+
+FAMILIES = {"espcn": espcn, "fsrcnn": fsrcnn, "ecbsr": ecbsr, "rfdn": rfdn, "srresnet": srresnet}
+
+STEPS = {"rfdn": 2}
+"""Between widths that there are, where not all are."""
+
+WIDEST = 512
+
+SCALE = 4
+
+
+def widest(family: str, fits: Callable[[Architecture], bool]) -> Architecture:
+    """The widest network of a family that fits, at 8 bits."""
+    step = STEPS.get(family, 1)
+
+    def at(width: int) -> Architecture:
+        made: Architecture = FAMILIES[family](SCALE, True, width)
+        return made.with_bits(8).model_copy(update={"name": f"{family}-{width}"})
+
+    low, high = 1, WIDEST // step  # what is known to fit, and not to
+    if not fits(at(step)):
+        raise HwnasError(f"no {family} fits")
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(at(middle * step)) else (low, middle)
+    return at(low * step)
+
+
+def rows(fits: Callable[[Architecture], bool]) -> list[Row]:
+    """One of each family."""
+    return [
+        Row(name, {"network": name}, (("train", ARCHITECTURE),), architecture=lambda name=name: widest(name, fits))  # type: ignore[misc]
+        for name in FAMILIES
+    ]
