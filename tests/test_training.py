@@ -24,12 +24,14 @@ from hwnas.data.crops import ImagePairs
 from hwnas.data.degradation import downscale
 from hwnas.data.images import ImageArray
 from hwnas.data.sources import TrainingData
+from hwnas.errors import HwnasError
 from hwnas.metrics import psnr
 from hwnas.operators.layers import FloatLayers
 from hwnas.progress import Silent
 from hwnas.quantization.placement import Placement
 from hwnas.run_directory import RunDirectory
-from hwnas.spaces import SPACES, SpaceOptions
+from hwnas.spaces import SPACES, SpaceOptions, named_architecture
+from hwnas.training.common import Losses
 from hwnas.training.settings import TrainSettings
 from hwnas.training.train import learning_rate, train
 
@@ -323,3 +325,42 @@ def test_the_statistics_of_adadm_stand_still_for_the_last_three_tenths(
         for name in names:
             moved = [not torch.equal(a[name], b[name]) for a, b in itertools.pairwise(seen)]
             assert moved == [True] * epochs + [False] * (9 - epochs)
+
+
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_loss_that_is_not_finite_is_noticed_when_losses_are_read(bad: float, every: int) -> None:
+    losses = Losses(torch.device("cpu"), "train.learning_rate", every)
+    assert math.isnan(losses.mean)
+    read = [losses.add(torch.tensor(float(value)), "step") for value in (1, 2, 6)]
+    assert read == [every == 1, every == 1, True]
+    assert losses.mean == losses.read("the end") == pytest.approx(3)
+    with pytest.raises(HwnasError, match=rf"became {bad} in .*; lower the learning rate \(--set train.learning_rate"):
+        for i, value in enumerate((bad, 1.0, 1.0)):
+            losses.add(torch.tensor(value), f"step {i + 4}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", [32, 8])
+def test_a_compiled_network_is_trained_alike(tmp_path: Path, bits: int) -> None:
+    architecture = named_architecture("espcn", 2, bits, bicubic=True)
+    plain, compiled = (
+        trained(tmp_path / f"{choice}", architecture, compile=choice, epochs=2, steps_per_epoch=3)
+        for choice in (False, True)
+    )
+    for one, other in zip(plain.steps, compiled.steps, strict=True):
+        for a, b in zip(one.gradients, other.gradients, strict=True):
+            assert (a is None) == (b is None)
+            if a is not None and b is not None:
+                assert torch.allclose(a, b, rtol=1e-2, atol=1e-3 * float(a.abs().max()) + 1e-8)
+    assert compiled.best == pytest.approx(plain.best, abs=0.02)
+    assert load_network(compiled.run.weights)[0].architecture == architecture
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("bits", [32, 8])
+def test_a_gpu_trains_in_mixed_precision_and_compiled(tmp_path: Path, bits: int) -> None:
+    architecture = named_architecture("espcn", 2, bits, bicubic=True)
+    plain = trained(tmp_path / "plain", architecture, epochs=2, steps_per_epoch=30)
+    fast = trained(tmp_path / "fast", architecture, epochs=2, steps_per_epoch=30, precision="bf16-mixed", compile=True)
+    assert fast.best == pytest.approx(plain.best, abs=0.3)

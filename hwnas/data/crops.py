@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -36,6 +37,21 @@ _SIZE_BYTES = 2 * np.dtype(np.int64).itemsize
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Drawn:
+    """Which crops.
+
+    Attributes:
+        images: indices, [B].
+        corners: low-resolution row and column of their first pixel, [B, 2].
+        flips: whether they are transposed, then turned upside down, then mirrored, [B, 3].
+    """
+
+    images: npt.NDArray[np.int64]
+    corners: npt.NDArray[np.int64]
+    flips: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
 class ImagePairs:
     """High-resolution images and their bicubic reductions, in one flat array of pixels.
 
@@ -104,10 +120,16 @@ class ImagePairs:
     def __len__(self) -> int:
         return len(self.names)
 
+    @cached_property
+    def starts(self) -> npt.NDArray[np.int64]:
+        """Where in ``pixels`` each image begins, [N]."""
+        ends = self.sizes.prod(axis=1).cumsum() * 3 * (self.scale**2 + 1)
+        return np.concatenate([[0], ends[:-1]]).astype(np.int64)
+
     def pair(self, index: int) -> tuple[ImageArray, ImageArray]:
         """Views of one image: low resolution ``[3, h, w]``, high resolution ``[3, h * scale, w * scale]``."""
         height, width = (int(side) for side in self.sizes[index])
-        start = int(self.sizes[:index].prod(axis=1).sum()) * 3 * (self.scale**2 + 1)
+        start = int(self.starts[index])
         middle = start + height * width * 3 * self.scale**2
         hr = self.pixels[start:middle].reshape(3, height * self.scale, width * self.scale)
         lr = self.pixels[middle : middle + height * width * 3].reshape(3, height, width)
@@ -154,20 +176,23 @@ class ImagePairs:
         Raises:
             ValueError: if a chosen image has no room for the crop.
         """
-        chosen = rng.integers(len(self) if indices is None else len(indices), size=batch)
-        images = chosen if indices is None else np.asarray(indices)[chosen]
-        corners = rng.integers(self.sizes[images] - crop + 1)
-        flips = rng.integers(2, size=(batch, 3))
+        drawn = self.draw(rng, batch, crop, indices)
         side = crop * self.scale
         lr_batch = np.empty((batch, 3, crop, crop), np.uint8)
         hr_batch = np.empty((batch, 3, side, side), np.uint8)
         for b in range(batch):
-            lr, hr = self.pair(int(images[b]))
-            y, x = (int(v) for v in corners[b])
-            lr_batch[b] = _oriented(lr[:, y : y + crop, x : x + crop], flips[b])
+            lr, hr = self.pair(int(drawn.images[b]))
+            y, x = (int(v) for v in drawn.corners[b])
+            lr_batch[b] = _oriented(lr[:, y : y + crop, x : x + crop], drawn.flips[b])
             y, x = y * self.scale, x * self.scale
-            hr_batch[b] = _oriented(hr[:, y : y + side, x : x + side], flips[b])
+            hr_batch[b] = _oriented(hr[:, y : y + side, x : x + side], drawn.flips[b])
         return _as_tensor(lr_batch), _as_tensor(hr_batch)
+
+    def draw(self, rng: np.random.Generator, batch: int, crop: int, indices: Sequence[int] | None = None) -> Drawn:
+        """What `sample` cuts; the arguments are its."""
+        chosen = rng.integers(len(self) if indices is None else len(indices), size=batch)
+        images = chosen if indices is None else np.asarray(indices)[chosen]
+        return Drawn(images, rng.integers(self.sizes[images] - crop + 1), rng.integers(2, size=(batch, 3)))
 
 
 def _pair_bytes(image: ImageSource, scale: int) -> int:

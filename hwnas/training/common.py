@@ -60,16 +60,56 @@ def set_learning_rate(optimizer: Optimizer, value: float) -> None:
         group["lr"] = value
 
 
-def require_finite(loss: Tensor, where: str, option: str) -> float:
-    """The loss as a number.
+READ = 20
+"""Losses between two that are read from a GPU: to read one is to wait for it."""
 
-    Raises:
-        HwnasError: if it is not finite; the checkpoint of the last epoch is then still good.
+
+class Losses:
+    """The losses of an epoch, none of which may be other than finite; the checkpoint before it is then still good.
+
+    Args:
+        device: that they are on.
+        option: the setting to lower where they explode.
+        every: how many of them are read together; None for what suits the device.
     """
-    value = float(loss.detach())
-    if not math.isfinite(value):
-        raise HwnasError(
-            f"the loss became {value} in {where}; lower the learning rate (--set {option}=...) "
-            "in a new run, or look for broken images"
-        )
-    return value
+
+    def __init__(self, device: torch.device, option: str, every: int | None = None) -> None:
+        self._sum = torch.zeros((), device=device)
+        self._every = every or (1 if device.type == "cpu" else READ)
+        self._option = option
+        self._count = 0
+        self.mean = math.nan
+
+    def add(self, loss: Tensor, where: str) -> bool:
+        """One more; whether `mean` is that of all of them now.
+
+        Args:
+            loss: scalar.
+            where: it is from, for the message.
+
+        Raises:
+            HwnasError: as `read`.
+        """
+        self._sum += loss.detach()
+        self._count += 1
+        if self._count % self._every:
+            return False
+        self.read(where)
+        return True
+
+    def read(self, where: str) -> float:
+        """The mean of all so far.
+
+        Raises:
+            HwnasError: if one was not finite.
+        """
+        if self._count == 0:
+            return math.nan
+        value = float(self._sum)
+        if not math.isfinite(value):
+            raise HwnasError(
+                f"the loss became {value} in {where}; lower the learning rate (--set {self._option}=...) "
+                "in a new run, or look for broken images"
+            )
+        self.mean = value / self._count
+        return self.mean

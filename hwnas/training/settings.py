@@ -34,6 +34,7 @@ class TrainSettings(BaseModel):
         collect_steps: steps in which learned scales are initialised from statistics.
         freeze: last share of the epochs, in which AdaDM uses its running statistics; 0: per image, as published.
         precision: lightning Fabric's name of it; the mixed ones are for GPUs.
+        compile: have torch compile the network, which takes a minute or more and a C++ compiler.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -53,3 +54,4 @@ class TrainSettings(BaseModel):
     collect_steps: int = Field(default=100, gt=0)
     freeze: float = Field(default=0.3, ge=0, lt=1)
     precision: Precision = "32-true"
+    compile: bool = False

@@ -10,6 +10,7 @@ from torch import nn
 
 from hwnas.architecture import Architecture
 from hwnas.checkpoints import NetworkRecord, load_network, load_state, save_network, save_state
+from hwnas.data.resident import Crops
 from hwnas.data.sources import TrainingData
 from hwnas.errors import HwnasError
 from hwnas.inference import Validation
@@ -18,7 +19,7 @@ from hwnas.operators.layers import FloatLayers
 from hwnas.progress import Progress
 from hwnas.quantization.placement import Placement
 from hwnas.run_directory import RunDirectory
-from hwnas.training.common import cosine, make_fabric, require_finite, seed_epoch, set_learning_rate
+from hwnas.training.common import Losses, cosine, make_fabric, seed_epoch, set_learning_rate
 from hwnas.training.distance import Distance
 from hwnas.training.settings import TrainSettings
 from hwnas.training.teacher import Teacher
@@ -84,7 +85,9 @@ def train(
         network.load_state_dict(float_weights(architecture, settings.weights), strict=False)
     # Set up before a state is loaded, which then goes to the device that the parameters are on.
     adam = torch.optim.Adam(network.parameters(), lr=1.0, weight_decay=settings.weight_decay)
-    wrapped, optimizer = fabric.setup(network, adam)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    wrapped, optimizer = fabric.setup(torch.compile(network) if settings.compile else network, adam)
+    crops = Crops(data.train, fabric.device)
     validation = Validation(data.validation, architecture.scale)
     best, first = -float("inf"), 0
     if run.train_state.exists():
@@ -111,20 +114,24 @@ def train(
         if frozen:
             freeze_normalisation(network)
         wrapped.train()
-        total = 0.0
+        losses = Losses(fabric.device, "train.learning_rate")
         for i in range(settings.steps_per_epoch):
             rate = learning_rate(architecture, settings, epoch * settings.steps_per_epoch + i)
             set_learning_rate(optimizer, rate)
-            lr, hr = fabric.to_device(data.train.sample(rng, settings.batch, settings.crop, images))
+            lr, hr = crops.sample(rng, settings.batch, settings.crop, images)
             loss = distance(wrapped(lr), hr if teacher is None else teacher.target(lr, hr))
-            total += require_finite(loss, f"epoch {epoch + 1}, step {i + 1}", "train.learning_rate")
+            is_read = losses.add(loss, f"epoch {epoch + 1}, step {i + 1}")
             optimizer.zero_grad()
             fabric.backward(loss)
             fabric.clip_gradients(wrapped, optimizer, max_norm=settings.gradient_clip, error_if_nonfinite=False)
             optimizer.step()
-            bar.advance(epoch=f"{epoch + 1}/{settings.epochs}", loss=f"{total / (i + 1):.4f}", best=f"{best:.2f} dB")
+            figures = {
+                "epoch": f"{epoch + 1}/{settings.epochs}", "loss": f"{losses.mean:.4f}", "best": f"{best:.2f} dB"
+            }  # fmt: skip
+            bar.advance(**(figures if is_read else {}))
+        mean = losses.read(f"epoch {epoch + 1}")
         psnr = validation.psnr(network)
-        writer.add_scalar("train/loss", total / settings.steps_per_epoch, epoch)
+        writer.add_scalar("train/loss", mean, epoch)
         writer.add_scalar("train/validation_psnr", psnr, epoch)
         writer.flush()
         # Once frozen, the network is another function: what went before does not compete with it.
@@ -138,7 +145,6 @@ def train(
                 validation_psnr=psnr,
             )
             save_network(run.weights, record, network)
-        mean = total / settings.steps_per_epoch
         progress.say(f"epoch {epoch + 1}/{settings.epochs}: loss {mean:.4f}, validation {psnr:.2f} dB")
         save_state(
             run.train_state,

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hwnas.checkpoints import load_state, save_state
+from hwnas.data.resident import Crops
 from hwnas.errors import HwnasError
 from hwnas.inference import Validation
 from hwnas.progress import Task
@@ -20,7 +21,10 @@ from hwnas.searches.differentiable.pressure import Pressure, Relaxed
 from hwnas.searches.differentiable.settings import DifferentiableSettings
 from hwnas.searches.differentiable.supernet import Supernet
 from hwnas.threads import threads
-from hwnas.training.common import cosine, make_fabric, require_finite, seed_epoch, set_learning_rate
+from hwnas.training.common import Losses, cosine, make_fabric, seed_epoch, set_learning_rate
+
+LEARNING_RATES = ("learning_rate", "alpha_learning_rate")
+"""Settings to lower where the losses of the weights, or of the alphas, explode."""
 
 Settings = TypeVar("Settings", bound=DifferentiableSettings)
 
@@ -56,6 +60,7 @@ class Session(ABC, Generic[Space, Settings, Relaxed]):
         self.epoch = 0
         if task.run.search_state.exists():
             self._restore(load_state(task.run.search_state))
+        self.crops = Crops(task.data.train, self.fabric.device)
         self.halves = _halves(task.data.train.room_for(settings.crop, task.progress.say), task.seed)
         self.validation = Validation(task.data.validation, task.space.scale)
 
@@ -139,7 +144,8 @@ class Session(ABC, Generic[Space, Settings, Relaxed]):
 
     def _steps(self, epoch: int, rng: np.random.Generator, bar: Task) -> float:
         """The steps of an epoch; returns the mean loss of the weights."""
-        settings, per_epoch, total = self.settings, self.settings.steps_per_epoch, 0.0
+        settings, per_epoch = self.settings, self.settings.steps_per_epoch
+        losses, of_alphas = (Losses(self.fabric.device, f"search.{rate}") for rate in LEARNING_RATES)
         for i in range(per_epoch):
             where = f"epoch {epoch + 1}, step {i + 1} of the search"
             if epoch >= settings.warmup_epochs:
@@ -148,19 +154,19 @@ class Session(ABC, Generic[Space, Settings, Relaxed]):
                 self.begin_step(progress)
                 for pressure in self.pressures:
                     pressure.tighten(progress)
-                self._alpha_step(rng, epoch, where)
+                self._alpha_step(rng, epoch, of_alphas, where)
             rate = self.learning_rate(epoch, epoch * per_epoch + i)
-            total += self._weight_step(rng, rate, where)
-            bar.advance(epoch=f"{epoch + 1}/{settings.epochs}", loss=f"{total / (i + 1):.4f}", **self._figures())
-        return total / per_epoch
+            if self._weight_step(rng, rate, losses, where):
+                bar.advance(epoch=f"{epoch + 1}/{settings.epochs}", loss=f"{losses.mean:.4f}", **self._figures())
+            else:
+                bar.advance()
+        of_alphas.read(f"epoch {epoch + 1} of the search")
+        return losses.read(f"epoch {epoch + 1} of the search")
 
     def _crops(self, rng: np.random.Generator, half: int) -> tuple[Tensor, Tensor]:
-        crops = self.task.data.train.sample(rng, self.settings.batch, self.settings.crop, self.halves[half])
-        lr, hr = self.fabric.to_device(crops)
-        # oneDNN's convolutions, and tensor cores, prefer channels last.
-        return lr.contiguous(memory_format=torch.channels_last), hr
+        return self.crops.sample(rng, self.settings.batch, self.settings.crop, self.halves[half])
 
-    def _alpha_step(self, rng: np.random.Generator, epoch: int, where: str) -> None:
+    def _alpha_step(self, rng: np.random.Generator, epoch: int, losses: Losses, where: str) -> None:
         self.alphas.zero_grad()
         for i, loss in enumerate(self.alpha_losses(*self._crops(rng, 1))):
             if i == 0:
@@ -168,7 +174,7 @@ class Session(ABC, Generic[Space, Settings, Relaxed]):
                 for pressure in self.pressures:
                     loss = loss + pressure.loss(relaxed)
                 loss = loss + self.regulariser(relaxed, epoch)
-            require_finite(loss, where, "search.alpha_learning_rate")
+            losses.add(loss, where)
             # The gradients of the weights are not asked for, so they are not computed.
             self.fabric.backward(loss, inputs=list(self.supernet.alphas))
         if self.settings.alpha_gradient_clip is not None:
@@ -176,19 +182,20 @@ class Session(ABC, Generic[Space, Settings, Relaxed]):
                 torch.nn.utils.clip_grad_norm_(alpha, self.settings.alpha_gradient_clip)
         self.alphas.step()
 
-    def _weight_step(self, rng: np.random.Generator, rate: float, where: str) -> float:
+    def _weight_step(self, rng: np.random.Generator, rate: float, losses: Losses, where: str) -> bool:
+        """Whether the losses were read in it."""
         settings = self.settings
         set_learning_rate(self.weights, rate)
         self.weights.zero_grad()
-        values = []
+        is_read = False
         for loss in self.weight_losses(*self._crops(rng, 0)):
-            values.append(require_finite(loss, where, "search.learning_rate"))
+            is_read |= losses.add(loss, where)
             self.fabric.backward(loss, inputs=list(self.supernet.weights()))
         self.fabric.clip_gradients(
             self.network, self.weights, max_norm=settings.gradient_clip, error_if_nonfinite=False
         )
         self.weights.step()
-        return sum(values) / len(values)
+        return is_read
 
     def _relaxed(self) -> Relaxed:
         with torch.no_grad():
