@@ -76,7 +76,7 @@ QUICK = Size(
         *("search.epochs=2", "search.warmup_epochs=1", "search.steps_per_epoch=2", "search.batch=2", "search.crop=12"),
         *("search.front_points=2",),
     ),
-    ("train.epochs=1", "train.steps_per_epoch=2", "train.batch=2", "train.crop=12", "train.collect_steps=2"),
+    ("train.epochs=2", "train.steps_per_epoch=2", "train.batch=2", "train.crop=12", "train.collect_steps=2"),
 )
 """Shows that a table regenerates, in minutes; its figures say nothing."""
 
@@ -172,7 +172,7 @@ def _make(table: Published, row: Row, place: Path, size: Size, seed: int, asked:
             # It has the settings of its search.
             words = ["train", str(run), *(["--resume"] if (run / "train").exists() else [])]
         print(f"{row.name}, seed {seed}: hwnas {' '.join(words)}", flush=True)
-        if not _run(words, end):
+        if not run_until(words, end):
             return False
         done.touch()
     figures: dict[str, float] = {}
@@ -188,7 +188,7 @@ def _make(table: Published, row: Row, place: Path, size: Size, seed: int, asked:
     return True
 
 
-def _run(words: Sequence[str], end: float) -> bool:
+def run_until(words: Sequence[str], end: float) -> bool:
     """Whether a command is done before the time is up; if not it is interrupted, and goes on another time."""
     if end <= time.monotonic():
         return False

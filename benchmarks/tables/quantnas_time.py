@@ -1,0 +1,135 @@
+"""QuantNAS, section 5: how long one search and its final training take, 24 hours on a TITAN RTX there.
+
+    python benchmarks/tables/quantnas_time.py --data div2k --minutes 10 --docs
+
+The preset `paper` in bfloat16, channels last, images on the GPU, the final training compiled. Each call works for
+--minutes at most and goes on where the last one ended, at the end of an epoch; the table is printed when all is done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import torch
+from driver import QUICK, run_until
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from writing import into_results, markdown, write_csv
+
+from hwnas.config import load_config
+from hwnas.errors import HwnasError
+from hwnas.files import write_text
+
+PAPER = ("--preset", "paper", "--set", "search.precision=bf16-mixed", "--set", "train.precision=bf16-mixed")
+BUDGET = "4.66GBitOps"
+SMI = ("nvidia-smi", "--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader,nounits", "--loop=1")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="div2k", help="photographs to search and train on")
+    parser.add_argument("--out", type=Path, default=Path("tables/quantnas-time"))
+    parser.add_argument("--minutes", type=float, default=600, help="after which this call ends")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--quick", action="store_true", help="a few steps, on any machine, to see that it works")
+    parser.add_argument("--docs", action="store_true", help="write the table into docs/results.md")
+    asked = parser.parse_args()
+    end = time.monotonic() + 60 * asked.minutes
+    out = asked.out.with_name(asked.out.name + "-quick" * asked.quick)
+    run = out / "run"
+    sizes = [part for setting in (*QUICK.search, *QUICK.train) for part in ("--set", setting)] if asked.quick else PAPER
+    compiled = ("--set", f"train.compile={str(asked.compile and not asked.quick).lower()}")
+    search = ["search", "--data", asked.data, "--budget", BUDGET, *sizes, *compiled, "--out", str(run)]
+    for stage, begun, words in (
+        ("search", run / "config.yaml", search),
+        ("train", run / "train", ["train", str(run)]),
+    ):
+        if (out / f"{stage}.done").exists():
+            continue
+        print(f"hwnas {' '.join(words)}", flush=True)
+        if not watched(out / f"{stage}.json", [*words, *(["--resume"] if begun.exists() else [])], end):
+            print("its time was up; the same command goes on")
+            return
+        (out / f"{stage}.done").touch()
+    cells = table(out, run)
+    write_csv(out / "table.csv", cells)
+    print(markdown(cells))
+    if asked.docs:
+        device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+        how = f"On {device}; images/s within epochs, the rest of whole commands."
+        command = f"python benchmarks/tables/quantnas_time.py --data {Path(asked.data).name}{' --quick' * asked.quick}"
+        into_results("quantnas-time", "QuantNAS: the time of a search and of the final training", command, cells, how)
+
+
+def watched(kept: Path, words: list[str], end: float) -> bool:
+    """Whether a command of hwnas is done before the time is up; how long it took, and what the GPU did, is kept.
+
+    Of each second: how busy it was in percent, and its memory in MiB.
+    """
+    seen: list[tuple[float, float]] = []
+    stop = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(seen, stop))
+    watcher.start()
+    started = time.monotonic()
+    try:
+        return run_until(words, end)
+    finally:
+        seconds = time.monotonic() - started
+        stop.set()
+        watcher.join()
+        pieces = json.loads(kept.read_text()) if kept.exists() else []
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_text(kept, json.dumps([*pieces, {"seconds": seconds, "gpu": seen}]))
+
+
+def _watch(seen: list[tuple[float, float]], stop: threading.Event) -> None:
+    try:
+        smi = subprocess.Popen(SMI, stdout=subprocess.PIPE, text=True)
+    except OSError:
+        return  # no NVIDIA GPU
+    with smi:
+        assert smi.stdout is not None
+        for line in smi.stdout:
+            busy, memory = line.split(",")
+            seen.append((float(busy), float(memory)))
+            if stop.is_set():
+                break
+        smi.terminate()
+
+
+def table(out: Path, run: Path) -> list[list[str]]:
+    settings = load_config(run / "config.yaml")
+    cells = [["", "hours", "commands", "images/s", "GPU busy, %", "peak memory, GiB"]]
+    hours = 0.0
+    # A step of the search is one of the alphas and one of the weights.
+    for stage, of, times in (("search", settings.search, 2), ("train", settings.train, 1)):
+        pieces = json.loads((out / f"{stage}.json").read_text())
+        seconds = sum(piece["seconds"] for piece in pieces)
+        seen = [sample for piece in pieces for sample in piece["gpu"]]
+        hours += seconds / 3600
+        images = times * of.steps_per_epoch * of.batch / epoch_seconds(run / "events" / stage)  # type: ignore[attr-defined]
+        busy = f"{statistics.fmean(sample[0] for sample in seen):.0f}" if seen else ""
+        memory = f"{max(sample[1] for sample in seen) / 1024:.1f}" if seen else ""
+        cells.append([stage, f"{seconds / 3600:.3f}", str(len(pieces)), f"{images:.0f}", busy, memory])
+    return [*cells, ["both", f"{hours:.3f}", "", "", "", ""], ["published, TITAN RTX", "24", "", "", "", ""]]
+
+
+def epoch_seconds(events: Path) -> float:
+    """Median time between the ends of two epochs, of which those with an interruption between are few."""
+    accumulator = EventAccumulator(str(events))
+    accumulator.Reload()
+    tag = next(tag for tag in accumulator.Tags()["scalars"] if tag.endswith("/loss"))
+    ends = [event.wall_time for event in accumulator.Scalars(tag)]
+    if len(ends) < 2:
+        raise HwnasError(f"{events} holds one epoch, which tells no time between two; train more")
+    return statistics.median(later - earlier for earlier, later in itertools.pairwise(ends))
+
+
+if __name__ == "__main__":
+    main()
