@@ -17,14 +17,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from drawing import Figures, draw
 from writing import ROOT, answer, commit, into_results, markdown, mean_and_spread, write_csv
 
 from hwnas.architecture import Architecture
 from hwnas.errors import HwnasError
-from hwnas.files import atomic_path, write_text
+from hwnas.files import write_text
+from hwnas.run_directory import RunDirectory
 
-RUN, ARCHITECTURE = "RUN", "ARCH.json"
-"""Stand for a row's run, and for its architecture, in its commands."""
+RUN, ARCHITECTURE, SEARCHED = "RUN", "ARCH.json", "SEARCHED"
+"""Stand for a row's run, for its architecture, and for the run that it is a point of, in its commands."""
 
 COSTS = {"GBitOps 32x32": ("bitops", 1e9), "GMACs 256x256": ("flops", 1e9), "K parameters": ("params", 1e3)}
 """What all rows cost: column to metric, and its unit."""
@@ -43,6 +45,8 @@ class Row:
         commands: of hwnas, in their order, without settings and data; the last leaves a trained network in `RUN`.
         published: figures of the paper, by the columns that they stand beside; it trained on DIV2K.
         architecture: makes what its commands are about, where that is not one that hwnas knows by name; called once.
+        point: name of the row whose search found it, and which point of that front it is; not run if there is none.
+        series: what it is drawn with; None for itself.
     """
 
     name: str
@@ -50,6 +54,8 @@ class Row:
     commands: tuple[tuple[str, ...], ...]
     published: Mapping[str, float] = field(default_factory=dict)
     architecture: Callable[[], Architecture] | None = None
+    point: tuple[str, int] | None = None
+    series: str | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,7 @@ class Published:
         rows: of a seed.
         x: the column that figures are drawn over.
         measure: what else is measured of a row, from its run: by column.
+        size: of searches and trainings.
     """
 
     name: str
@@ -107,6 +114,7 @@ class Published:
     rows: Callable[[], Sequence[Row]]
     x: str = "GBitOps 32x32"
     measure: Callable[[Path], Mapping[str, float]] | None = None
+    size: Size = SMALL
 
 
 def main(table: Published) -> None:
@@ -127,11 +135,14 @@ def main(table: Published) -> None:
     rows = [row for row in table.rows() if wanted is None or row.name in wanted]
     if wanted is not None and len(rows) < len(wanted):
         parser.error(f"there are rows {', '.join(row.name for row in table.rows())}")
-    size = QUICK if asked.quick else SMALL
+    size = QUICK if asked.quick else table.size
     for seed in range(asked.seeds):
         for row in rows:
             place = folder / f"{row.name}-{seed}"
-            if not (place / "row.json").exists() and not _make(table, row, place, size, seed, asked, end):
+            searched = None if row.point is None else RunDirectory(folder / f"{row.point[0]}-{seed}" / "run")
+            if searched is not None and not searched.front_architecture(row.point[1]).exists():
+                print(f"{row.name}: not run, that front has no such point", flush=True)
+            elif not (place / "row.json").exists() and not _make(table, row, place, size, seed, asked, end):
                 print(f"{row.name}: not run, its time was up", flush=True)
     found = {row.name: _kept(folder, row) for row in rows}
     made = [row for row in rows if found[row.name]]
@@ -139,7 +150,10 @@ def main(table: Published) -> None:
         return
     cells = _cells(made, found)
     write_csv(folder / "table.csv", cells)
-    _draw(folder / "table.png", table, made, found)
+    series: dict[str, list[list[Figures]]] = {}
+    for row in made:
+        series.setdefault(row.series or row.name, []).append([kept["figures"] for kept in found[row.name]])
+    draw(folder / "table.png", table.title, table.x, series)
     print(markdown(cells))
     if asked.docs:
         how = f"Searched by {' '.join(size.search)}; trained by {' '.join(size.train)}. What was not run is absent."
@@ -156,6 +170,8 @@ def _make(table: Published, row: Row, place: Path, size: Size, seed: int, asked:
     if row.architecture is not None and not architecture.exists():
         row.architecture().save(architecture)
     stands_for = {RUN: str(run), ARCHITECTURE: str(architecture)}
+    if row.point is not None:
+        stands_for[SEARCHED] = str(place.parent / f"{row.point[0]}-{seed}" / "run")
     for i, command in enumerate(row.commands):
         done = place / f"{i}.done"
         if done.exists():
@@ -235,31 +251,6 @@ def _cells(rows: Sequence[Row], found: Mapping[str, list[dict[str, Any]]]) -> li
             ]
         )
     return lines
-
-
-def _draw(path: Path, table: Published, rows: Sequence[Row], found: Mapping[str, list[dict[str, Any]]]) -> None:
-    """PSNR over what the table compares by, a picture for each benchmark; none where nothing was scored."""
-    scored = [name for name in _columns(rows, found) if name.endswith(" dB")]
-    if not scored:
-        return
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, len(scored), figsize=(6.4 * len(scored), 4.8), squeeze=False)
-    for axis, column in zip(axes[0], scored, strict=True):
-        for row in rows:
-            xs, ys = _figures(found[row.name], table.x), _figures(found[row.name], column)
-            axis.scatter(xs, ys, label=row.name)
-        axis.set(xlabel=table.x, ylabel=f"PSNR on {column.removesuffix(' dB')}, dB", xscale="log")
-        axis.grid(alpha=0.3)
-    axes[0][-1].legend(fontsize="small")
-    figure.suptitle(table.title)
-    figure.tight_layout()
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
-    pyplot.close(figure)
 
 
 def _command(asked: Any) -> str:

@@ -2,7 +2,7 @@
 
     python benchmarks/tables/quantnas_time.py --data div2k --minutes 10 --docs
 
-The preset `paper` in bfloat16, channels last, images on the GPU, the final training compiled. Each call works for
+The preset `paper` in bfloat16, channels last, images on the GPU. Each call works for
 --minutes at most and goes on where the last one ended, at the end of an epoch; the table is printed when all is done.
 """
 
@@ -36,7 +36,6 @@ def main() -> None:
     parser.add_argument("--data", default="div2k", help="photographs to search and train on")
     parser.add_argument("--out", type=Path, default=Path("tables/quantnas-time"))
     parser.add_argument("--minutes", type=float, default=600, help="after which this call ends")
-    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--quick", action="store_true", help="a few steps, on any machine, to see that it works")
     parser.add_argument("--docs", action="store_true", help="write the table into docs/results.md")
     asked = parser.parse_args()
@@ -44,8 +43,7 @@ def main() -> None:
     out = asked.out.with_name(asked.out.name + "-quick" * asked.quick)
     run = out / "run"
     sizes = [part for setting in (*QUICK.search, *QUICK.train) for part in ("--set", setting)] if asked.quick else PAPER
-    compiled = ("--set", f"train.compile={str(asked.compile and not asked.quick).lower()}")
-    search = ["search", "--data", asked.data, "--budget", BUDGET, *sizes, *compiled, "--out", str(run)]
+    search = ["search", "--data", asked.data, "--budget", BUDGET, *sizes, "--out", str(run)]
     for stage, begun, words in (
         ("search", run / "config.yaml", search),
         ("train", run / "train", ["train", str(run)]),

@@ -34,7 +34,8 @@ class TrainSettings(BaseModel):
         collect_steps: steps in which learned scales are initialised from statistics.
         freeze: last share of the epochs, in which AdaDM uses its running statistics; 0: per image, as published.
         precision: lightning Fabric's name of it; the mixed ones are for GPUs.
-        compile: have torch compile the network, which takes a minute or more and a C++ compiler.
+        compile: have torch compile the network, for which it needs a C++ compiler. Float networks only: graphs break at
+            each of Brevitas's quantisers, and are compiled again and again (55 s for the first step of three layers).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

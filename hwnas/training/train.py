@@ -12,7 +12,7 @@ from hwnas.architecture import Architecture
 from hwnas.checkpoints import NetworkRecord, load_network, load_state, save_network, save_state
 from hwnas.data.resident import Crops
 from hwnas.data.sources import TrainingData
-from hwnas.errors import HwnasError
+from hwnas.errors import HwnasError, UsageError
 from hwnas.inference import Validation
 from hwnas.networks.adadm import freeze_normalisation, is_data_dependent
 from hwnas.operators.layers import FloatLayers
@@ -67,10 +67,15 @@ def train(
         Validation PSNR of the best network, in dB.
 
     Raises:
+        UsageError: if a quantised network is to be compiled.
         HwnasError: if the loss is not finite, images are too small, or a file cannot be read or written.
     """
     from torch.utils.tensorboard import SummaryWriter
 
+    if settings.compile and architecture.is_quantised:
+        raise UsageError(
+            "train.compile is for networks in float, which this is not; leave it out (--set train.compile=false)"
+        )
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     fabric = make_fabric(settings.precision)
     distance = Distance(settings.distance, settings.crop * architecture.scale, fabric.device)
