@@ -21,6 +21,7 @@ from hwnas.architecture import Architecture, load_architecture
 from hwnas.errors import HwnasError, first_line, first_problem
 from hwnas.files import atomic_path
 from hwnas.networks.adadm import freeze_normalisation
+from hwnas.operators.edge_oriented import merged_state
 from hwnas.operators.layers import FloatLayers
 from hwnas.quantization.placement import Placement
 from hwnas.run_directory import RunDirectory
@@ -60,7 +61,7 @@ class NetworkRecord(BaseModel):
 
 def save_network(path: Path, record: NetworkRecord, network: nn.Module) -> None:
     """Write a network and its record as one safetensors file, atomically."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in merged_state(network).items()}
     data = to_safetensors(tensors, metadata={"hwnas": record.model_dump_json()})
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)

@@ -15,6 +15,7 @@ KINDS = [
     ({"kind": "conv", "kernel": 1}, C_IN * C_OUT),
     ({"kind": "conv", "kernel": 3}, 9 * C_IN * C_OUT),
     ({"kind": "conv", "kernel": 5}, 25 * C_IN * C_OUT),
+    ({"kind": "edge_oriented", "kernel": 3}, 9 * C_IN * C_OUT),
     ({"kind": "conv", "kernel": 1, "groups": 3}, C_IN * C_OUT // 3),
     ({"kind": "conv", "kernel": 3, "groups": 3}, 9 * C_IN * C_OUT // 3),
     ({"kind": "conv", "kernel": 5, "groups": 3}, 25 * C_IN * C_OUT // 3),
@@ -58,7 +59,7 @@ def test_every_convolution_is_preceded_by_its_activation_and_nothing_follows_the
         if not list(module.children()) and not isinstance(module, nn.ModuleList):
             module.register_forward_hook(lambda m, *_: order.append(type(m).__name__))
     out = operator(torch.randn(1, C_IN, 6, 6))
-    convolutions = {"conv": 1, "separable_conv": 2, "growth": 2, "decenc": 3}[fields["kind"]]
+    convolutions = {"conv": 1, "edge_oriented": 1, "separable_conv": 2, "growth": 2, "decenc": 3}[fields["kind"]]
     assert order == ["ReLU", "Conv2d"] * convolutions
     assert out.min() < 0, "a ReLU would have removed what is negative"
 

@@ -313,6 +313,21 @@ def test_a_resumed_training_remembers_the_best(
     assert load_network(found.run.weights)[0].frozen == (residual == "adadm")
 
 
+def test_branches_of_ecbsr_are_trained_on_where_they_were(
+    tmp_path: Path, scores: Callable[..., list[Snapshot]]
+) -> None:
+    architecture = named_architecture("ecbsr", 2, 8, bicubic=True)
+    scores(20.0, 21.0)
+    whole = trained(tmp_path / "whole", architecture)
+    scores(20.0)
+    with pytest.raises(Interrupted):
+        trained(tmp_path / "run", architecture)
+    scores(21.0)
+    found = trained(tmp_path / "run", architecture)
+    assert len(found.steps) == 2 and len(found.steps[0].values) > 3 * len(architecture.operators)
+    assert holds(found.run, load_network(whole.run.weights)[1].state_dict())
+
+
 def test_the_statistics_of_adadm_stand_still_for_the_last_three_tenths(
     tmp_path: Path, scores: Callable[..., list[Snapshot]]
 ) -> None:

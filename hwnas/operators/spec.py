@@ -30,8 +30,8 @@ class OperatorSpec(BaseModel):
     """One operator of a network.
 
     Attributes:
-        kind: registered name of the builder: ``conv``, ``separable_conv``, ``growth``, ``decenc``, ``conv_cell``,
-            ``inverted_bottleneck``, ``residual_block``, ``depthwise_block``, or a user's own.
+        kind: registered name of the builder: ``conv``, ``separable_conv``, ``growth``, ``decenc``, ``edge_oriented``,
+            ``conv_cell``, ``inverted_bottleneck``, ``residual_block``, ``depthwise_block``, or a user's own.
         in_channels: channels it reads.
         out_channels: channels it writes; the height and width stay the same.
         kernel: side of its (largest) kernel; odd.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hwnas.architecture import Architecture
@@ -27,16 +27,16 @@ def _convolutions(name: str, wiring: Wiring, special: Mapping[str, Mapping[str, 
 
 
 def _chain(
-    name: str, scale: int | None, bicubic: bool, channels: tuple[int, ...], kernels: tuple[int, ...]
+    name: str, scale: int | None, bicubic: bool, channels: tuple[int, ...], special: Sequence[Mapping[str, Any]]
 ) -> Architecture:
     wiring = ChainWiring.model_validate({"scale": scale or 4, "bicubic": bicubic, "channels": channels})
-    return _convolutions(name, wiring, {f"conv.{i}": {"kernel": kernel} for i, kernel in enumerate(kernels)})
+    return _convolutions(name, wiring, {f"conv.{i}": fields for i, fields in enumerate(special)})
 
 
 @NAMED.register("espcn")
 def espcn(scale: int | None, bicubic: bool, width: int = 64) -> Architecture:
     """ESPCN 64-5x5, 32-3x3, 3x3 (Shi et al., 2016)."""
-    return _chain("espcn", scale, bicubic, (width, -(-width // 2)), (5, 3, 3))
+    return _chain("espcn", scale, bicubic, (width, -(-width // 2)), [{"kernel": 5}])
 
 
 @NAMED.register("fsrcnn")
@@ -47,14 +47,15 @@ def fsrcnn(scale: int | None, bicubic: bool, width: int = 56) -> Architecture:
     """
     inner = max(1, round(12 * width / 56))
     last = 5 if scale == 2 else 3
-    return _chain("fsrcnn", scale, bicubic, (width, *[inner] * 5, width), (5, 1, 3, 3, 3, 3, 1, last))
+    kernels = [{"kernel": kernel} for kernel in (5, 1, 3, 3, 3, 3, 1, last)]
+    return _chain("fsrcnn", scale, bicubic, (width, *[inner] * 5, width), kernels)
 
 
 @NAMED.register("ecbsr")
 def ecbsr(scale: int | None, bicubic: bool, width: int = 16) -> Architecture:
-    """ECBSR-M4C16 (Zhang et al., 2021) as it is deployed, six 3x3 convolutions; add the bicubic enlargement for its
-    anchor, the repeated pixels."""
-    return _chain("ecbsr", scale, bicubic, (width,) * 5, (3,) * 6)
+    """ECBSR-M4C16 (Zhang et al., 2021): six blocks of its kind. Its anchor, the repeated pixels, it has not; add the
+    bicubic enlargement for one."""
+    return _chain("ecbsr", scale, bicubic, (width,) * 5, [{"kind": "edge_oriented"}] * 6)
 
 
 @NAMED.register("rfdn")

@@ -15,6 +15,7 @@ from hwnas.data.sources import TrainingData
 from hwnas.errors import HwnasError, UsageError
 from hwnas.inference import Validation
 from hwnas.networks.adadm import freeze_normalisation, is_data_dependent
+from hwnas.operators.edge_oriented import expand
 from hwnas.operators.layers import FloatLayers
 from hwnas.progress import Progress
 from hwnas.quantization.placement import Placement
@@ -88,6 +89,7 @@ def train(
     if settings.weights is not None:
         # What a float network lacks are the quantisers.
         network.load_state_dict(float_weights(architecture, settings.weights), strict=False)
+    expand(network)
     # Set up before a state is loaded, which then goes to the device that the parameters are on.
     adam = torch.optim.Adam(network.parameters(), lr=1.0, weight_decay=settings.weight_decay)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
