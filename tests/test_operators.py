@@ -93,7 +93,7 @@ def test_a_bias_belongs_to_every_convolution_or_to_none() -> None:
     [
         (
             {"kind": "winograd"},
-            r"kind = 'winograd' .*conv, conv_cell, decenc, depthwise_block, growth, inverted",
+            r"kind = 'winograd' .*conv, conv_cell, decenc, depthwise_block, edge_oriented, growth, inverted",
         ),
         ({"kernel": 4}, "kernel = 4 is even"),
         ({"kernel": 0}, "kernel"),
