@@ -33,7 +33,7 @@ def test_it_computes_the_sum_of_its_branches_to_the_border() -> None:
         branches.scale.normal_()
     expected = functional.conv2d(x, weight, padding=1)
     between = functional.conv2d(x, branches.expand[:, :, None, None])
-    expected = expected + functional.conv2d(between, branches.squeeze, padding=1)
+    expected = expected + functional.conv2d(between, branches.squeeze, padding=1) / between.shape[1]
     for mask, pointwise, scale in zip((SOBEL_X, SOBEL_Y, LAPLACIAN), branches.pointwise, branches.scale, strict=True):
         of_channel = torch.tensor(mask) * scale[:, None, None, None]
         made = functional.conv2d(x, pointwise[:, :, None, None])

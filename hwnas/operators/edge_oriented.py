@@ -38,6 +38,10 @@ class Branches(nn.Module):
     made of kernels, not of maps, so that quantisers see the kernel that is deployed; the biases within branches, which
     would be part of the one that there is, are left out. What is added begins close to nothing.
 
+    The branch of two is a mean over the channels between, where the paper has the sum: a step of Adam moves each of its
+    weights as far as those of the kernel, and their sum many times as far. (1,200 steps at a rate of 0.002, held-out
+    photographs: 27.24 dB with the sum, 27.85 dB without branches, 27.90 dB so; at 0.0005 the sum has 27.84 dB.)
+
     Args:
         weight: kernel that is trained beside the branches, [O, I, 3, 3].
     """
@@ -57,7 +61,7 @@ class Branches(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """[O, I, 3, 3] to the same."""
-        pair = torch.einsum("omyx,mi->oiyx", self.squeeze, self.expand)
+        pair = torch.einsum("omyx,mi->oiyx", self.squeeze, self.expand) / len(self.expand)
         edges = torch.einsum("ko,koi,kyx->oiyx", self.scale, self.pointwise, self.edges)
         return weight + pair + edges
 
