@@ -24,6 +24,7 @@ from hwnas.exporters.profiles import PROFILES
 from hwnas.exporters.untrained import takes_one_size, untrained_suffix, write_untrained
 from hwnas.exporters.verify import ExportReport
 from hwnas.files import atomic_files, write_text
+from hwnas.operators import FLOAT_BITS
 from hwnas.progress import Progress, Task
 from hwnas.run_directory import RunDirectory
 from hwnas.searches import SEARCHES, Machines, SearchTask
@@ -31,6 +32,7 @@ from hwnas.searches.results import save_result
 from hwnas.sizes import Size, format_size, parse_size
 from hwnas.spaces import SPACES
 from hwnas.spaces.space import SearchSpace
+from hwnas.training.settings import require_compilable
 
 
 def space_of(config: RunConfig) -> SearchSpace:
@@ -52,9 +54,10 @@ def check(config: RunConfig) -> None:
     """Find out now, before anything is loaded or written, whether the settings make sense.
 
     Raises:
-        UsageError: for an unknown space, algorithm or target, or a budget that cannot be met.
+        UsageError: for an unknown space, algorithm or target, or a budget or setting that cannot be met.
     """
     load_target(config.target)
+    require_compilable(config.train, any(bits != FLOAT_BITS for bits in space_of(config).bits))
     SEARCHES[config.algorithm].check(space_of(config), budgets_of(config), config.search, input_size_of(config))
 
 

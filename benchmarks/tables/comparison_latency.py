@@ -15,7 +15,7 @@ from pathlib import Path
 
 import hand_made
 from driver import RUN, Published, Row, main
-from writing import answer
+from running import answer
 
 from hwnas.architecture import Architecture
 

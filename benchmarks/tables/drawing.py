@@ -43,6 +43,10 @@ def draw(path: Path, title: str, x: str, series: Mapping[str, Sequence[Sequence[
         axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
         axis.xaxis.set_minor_formatter(ticker.NullFormatter())
+        axis.yaxis.set_major_formatter(ticker.FormatStrFormatter("%.2f"))
+        bicubic = [run[other] for run in runs if (other := column.replace(" dB", " bicubic")) in run]
+        if bicubic:
+            axis.axhline(statistics.fmean(bicubic), color="grey", linestyle=":", label="bicubic enlargement")
         axis.grid(alpha=0.3)
     axes[0][-1].legend(fontsize="small")
     figure.suptitle(title)

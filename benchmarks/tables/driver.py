@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from drawing import Figures, draw
-from writing import ROOT, answer, commit, into_results, markdown, mean_and_spread, write_csv
+from running import answer, guarded, run_until
+from writing import ROOT, commit, into_results, markdown, mean_and_spread, write_csv
 
 from hwnas.architecture import Architecture
 from hwnas.errors import HwnasError
@@ -117,42 +116,66 @@ class Published:
     size: Size = SMALL
 
 
+class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """The script's own words, and defaults."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Options that all scripts have."""
+    made = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__, formatter_class=_Help)
+    made.add_argument("--out", type=Path, default=Path("tables"), help="folder of all runs")
+    made.add_argument("--quick", action="store_true", help="a few steps of each, to see that it works")
+    made.add_argument("--docs", action="store_true", help="write the table into docs/results.md")
+    return made
+
+
 def main(table: Published) -> None:
     """The command of a script."""
-    parser = argparse.ArgumentParser(description=table.title, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="bundled", help="photographs to search and train on")
-    parser.add_argument("--test", type=Path, action="append", default=[], help="benchmark to score on; repeat")
-    parser.add_argument("--out", type=Path, default=Path("tables"), help="folder of all runs")
-    parser.add_argument("--rows", help="names of rows, with commas; all unless told")
-    parser.add_argument("--seeds", type=int, default=1, help="how many runs of each row")
-    parser.add_argument("--minutes", type=float, default=600, help="after which no more is run")
-    parser.add_argument("--quick", action="store_true", help="a few steps of each, to see that it works")
-    parser.add_argument("--docs", action="store_true", help="write the table into docs/results.md")
-    asked = parser.parse_args()
+    names = [row.name for row in table.rows()]
+    options = parser()
+    options.add_argument("--data", default="bundled", help="photographs to search and train on")
+    options.add_argument("--test", type=Path, action="append", default=[], help="benchmark to score on; repeat")
+    options.add_argument("--rows", help=f"with commas, of {', '.join(names)}; all unless told")
+    options.add_argument("--seeds", type=int, default=1, help="how many runs of each row")
+    options.add_argument("--minutes", type=float, default=600, help="after which no more is run")
+    asked = options.parse_args()
+    wanted = names if asked.rows is None else asked.rows.split(",")
+    if unknown := [name for name in wanted if name not in names]:
+        options.error(f"there is no row {unknown[0]}; there are {', '.join(names)}")
+    if asked.seeds < 1:
+        options.error("--seeds is 1 at least")
+    if missing := [test for test in asked.test if not test.is_dir()]:
+        options.error(f"there is no folder {missing[0]}")
+    guarded(lambda: _make_table(table, [row for row in table.rows() if row.name in wanted], asked))
+
+
+def _make_table(table: Published, rows: Sequence[Row], asked: Any) -> None:
     end = time.monotonic() + 60 * asked.minutes
     folder = asked.out / (table.name + "-quick" * asked.quick)
-    wanted = None if asked.rows is None else asked.rows.split(",")
-    rows = [row for row in table.rows() if wanted is None or row.name in wanted]
-    if wanted is not None and len(rows) < len(wanted):
-        parser.error(f"there are rows {', '.join(row.name for row in table.rows())}")
     size = QUICK if asked.quick else table.size
+    _require_same(folder, asked.data, size)
     for seed in range(asked.seeds):
         for row in rows:
             place = folder / f"{row.name}-{seed}"
             searched = None if row.point is None else RunDirectory(folder / f"{row.point[0]}-{seed}" / "run")
-            if searched is not None and not searched.front_architecture(row.point[1]).exists():
+            if searched is not None and not searched.front_architecture(row.point[1]).exists():  # type: ignore[index]
                 print(f"{row.name}: not run, that front has no such point", flush=True)
-            elif not (place / "row.json").exists() and not _make(table, row, place, size, seed, asked, end):
+            elif not (place / "row.json").exists() and not _make(table, row, place, size, seed, asked.data, end):
                 print(f"{row.name}: not run, its time was up", flush=True)
+            else:
+                _score(place, asked.test)
     found = {row.name: _kept(folder, row) for row in rows}
     made = [row for row in rows if found[row.name]]
     if not made:
         return
+    if not asked.test:
+        print("nothing is scored; name benchmarks by --test")
     cells = _cells(made, found)
     write_csv(folder / "table.csv", cells)
     series: dict[str, list[list[Figures]]] = {}
     for row in made:
-        series.setdefault(row.series or row.name, []).append([kept["figures"] for kept in found[row.name]])
+        name = row.series or ", ".join(row.labels.values())
+        series.setdefault(name, []).append([kept["figures"] for kept in found[row.name]])
     draw(folder / "table.png", table.title, table.x, series)
     print(markdown(cells))
     if asked.docs:
@@ -161,10 +184,22 @@ def main(table: Published) -> None:
         into_results(table.name, table.title, _command(asked), cells, how, code)
 
 
-def _make(table: Published, row: Row, place: Path, size: Size, seed: int, asked: Any, end: float) -> bool:
+def _require_same(folder: Path, data: str, size: Size) -> None:
+    """Rows of one folder are of the same photographs and settings."""
+    path, photographs = folder / "made-with.json", Path(data)
+    source = str(photographs.resolve()) if photographs.is_dir() else data
+    now = {"data": source, "search": list(size.search), "train": list(size.train)}
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(now, indent=1))
+    elif json.loads(path.read_text()) != now:
+        raise HwnasError(f"{folder} holds rows of other photographs or settings, see {path}; give another --out")
+
+
+def _make(table: Published, row: Row, place: Path, size: Size, seed: int, data: str, end: float) -> bool:
     """Run what a row lacks; whether it is there in the end."""
     place.mkdir(parents=True, exist_ok=True)
-    run, started = place / "run", time.monotonic()
+    run, spent = place / "run", place / "seconds.json"
     # Of all seeds the same.
     architecture = place.parent / f"{row.name}.json"
     if row.architecture is not None and not architecture.exists():
@@ -179,7 +214,7 @@ def _make(table: Published, row: Row, place: Path, size: Size, seed: int, asked:
         words = [stands_for.get(word, word) for word in command]
         if command[0] in STARTS:
             settings = [*size.search, *size.train] if command[0] != "train" else size.train
-            words += ["--data", asked.data, "--seed", str(seed)]
+            words += ["--data", data, "--seed", str(seed)]
             words += [part for setting in settings for part in ("--set", setting)]
             words += ["--out", str(run)] if RUN not in command else []
             if (run / "config.yaml").exists() and RUN not in command:
@@ -188,44 +223,38 @@ def _make(table: Published, row: Row, place: Path, size: Size, seed: int, asked:
             # It has the settings of its search.
             words = ["train", str(run), *(["--resume"] if (run / "train").exists() else [])]
         print(f"{row.name}, seed {seed}: hwnas {' '.join(words)}", flush=True)
-        if not run_until(words, end):
-            return False
+        started = time.monotonic()
+        try:
+            if not run_until(words, end):
+                return False
+        finally:
+            before = json.loads(spent.read_text()) if spent.exists() else 0.0
+            write_text(spent, json.dumps(before + time.monotonic() - started))
         done.touch()
     figures: dict[str, float] = {}
     for label, (metric, unit) in COSTS.items():
         figures[label] = answer("cost", run, "--metric", metric)["value"] / unit
     if table.measure is not None:
         figures |= table.measure(run)
-    for test in asked.test:
-        scored = answer("evaluate", run, "--data", test)
-        figures[f"{test.name} dB"], figures[f"{test.name} bicubic"] = scored["psnr"], scored["bicubic_psnr"]
-    kept = {"figures": figures, "seconds": time.monotonic() - started, "commit": commit(), "steps": size.train_steps}
+    seconds = json.loads(spent.read_text())
+    kept = {"figures": figures, "seconds": seconds, "commit": commit(), "steps": size.train_steps}
     write_text(place / "row.json", json.dumps(kept, indent=1))
     return True
 
 
-def run_until(words: Sequence[str], end: float) -> bool:
-    """Whether a command is done before the time is up; if not it is interrupted, and goes on another time."""
-    if end <= time.monotonic():
-        return False
-    process = subprocess.Popen([sys.executable, "-m", "hwnas", *words], stderr=subprocess.PIPE, text=True)
-    try:
-        _, said = process.communicate(timeout=end - time.monotonic())
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)
-        process.communicate()
-        return False
-    if process.returncode:
-        raise HwnasError(f"hwnas {' '.join(words)} failed: {said.strip().splitlines()[-1]}")
-    return True
+def _score(place: Path, tests: Sequence[Path]) -> None:
+    """Score a row on the benchmarks that it lacks."""
+    kept = json.loads((place / "row.json").read_text())
+    figures = kept["figures"]
+    for test in tests:
+        if f"{test.name} dB" not in figures:
+            scored = answer("evaluate", place / "run", "--data", test)
+            figures[f"{test.name} dB"], figures[f"{test.name} bicubic"] = scored["psnr"], scored["bicubic_psnr"]
+            write_text(place / "row.json", json.dumps(kept, indent=1))
 
 
 def _kept(folder: Path, row: Row) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(folder.glob(f"{row.name}-[0-9]*/row.json"))]
-
-
-def _columns(rows: Sequence[Row], found: Mapping[str, list[dict[str, Any]]]) -> list[str]:
-    return list(dict.fromkeys(name for row in rows for kept in found[row.name] for name in kept["figures"]))
 
 
 def _figures(kept: Sequence[Mapping[str, Any]], column: str) -> list[float]:
@@ -233,9 +262,11 @@ def _figures(kept: Sequence[Mapping[str, Any]], column: str) -> list[float]:
 
 
 def _cells(rows: Sequence[Row], found: Mapping[str, list[dict[str, Any]]]) -> list[list[str]]:
-    columns = _columns(rows, found)
+    columns = list(dict.fromkeys(name for row in rows for kept in found[row.name] for name in kept["figures"]))
     labels = list(dict.fromkeys(name for row in rows for name in row.labels))
     published = list(dict.fromkeys(name for row in rows for name in row.published))
+    # A published PSNR stands beside ours on the same benchmark, or not at all.
+    published = [name for name in published if not name.endswith(" dB") or name in columns]
     head = [*labels, *columns, *(f"published, DIV2K: {name}" for name in published), "runs", "steps", "minutes"]
     lines = [head]
     for row in rows:

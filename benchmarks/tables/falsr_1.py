@@ -10,7 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import track
-from writing import answer, into_results, markdown, write_csv
+from running import answer
+from writing import into_results, markdown, write_csv
 
 PUBLISHED = {
     "falsr-a": (1021, 234.7, {"Set5": 37.82, "Set14": 33.55}),

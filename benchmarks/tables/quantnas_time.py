@@ -18,7 +18,8 @@ import time
 from pathlib import Path
 
 import torch
-from driver import QUICK, run_until
+from driver import QUICK, parser
+from running import guarded, run_until
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from writing import into_results, markdown, write_csv
 
@@ -32,15 +33,17 @@ SMI = ("nvidia-smi", "--query-gpu=utilization.gpu,memory.used", "--format=csv,no
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="div2k", help="photographs to search and train on")
-    parser.add_argument("--out", type=Path, default=Path("tables/quantnas-time"))
-    parser.add_argument("--minutes", type=float, default=600, help="after which this call ends")
-    parser.add_argument("--quick", action="store_true", help="a few steps, on any machine, to see that it works")
-    parser.add_argument("--docs", action="store_true", help="write the table into docs/results.md")
-    asked = parser.parse_args()
+    options = parser()
+    options.add_argument("--data", help="photographs to search and train on; div2k unless told, or --quick")
+    options.add_argument("--minutes", type=float, default=600, help="after which this call ends")
+    asked = options.parse_args()
+    asked.data = asked.data or ("bundled" if asked.quick else "div2k")
+    guarded(lambda: make_table(asked))
+
+
+def make_table(asked: argparse.Namespace) -> None:
     end = time.monotonic() + 60 * asked.minutes
-    out = asked.out.with_name(asked.out.name + "-quick" * asked.quick)
+    out = asked.out / ("quantnas-time" + "-quick" * asked.quick)
     run = out / "run"
     sizes = [part for setting in (*QUICK.search, *QUICK.train) for part in ("--set", setting)] if asked.quick else PAPER
     search = ["search", "--data", asked.data, "--budget", BUDGET, *sizes, "--out", str(run)]
@@ -68,7 +71,7 @@ def main() -> None:
 def watched(kept: Path, words: list[str], end: float) -> bool:
     """Whether a command of hwnas is done before the time is up; how long it took, and what the GPU did, is kept.
 
-    Of each second: how busy it was in percent, and its memory in MiB.
+    Of each second: how busy it was in percent, and its memory in MiB. A command that fails leaves nothing.
     """
     seen: list[tuple[float, float]] = []
     stop = threading.Event()
@@ -76,14 +79,13 @@ def watched(kept: Path, words: list[str], end: float) -> bool:
     watcher.start()
     started = time.monotonic()
     try:
-        return run_until(words, end)
+        is_done = run_until(words, end)
     finally:
-        seconds = time.monotonic() - started
         stop.set()
         watcher.join()
-        pieces = json.loads(kept.read_text()) if kept.exists() else []
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_text(kept, json.dumps([*pieces, {"seconds": seconds, "gpu": seen}]))
+    pieces = json.loads(kept.read_text()) if kept.exists() else []
+    write_text(kept, json.dumps([*pieces, {"seconds": time.monotonic() - started, "gpu": seen}]))
+    return is_done
 
 
 def _watch(seen: list[tuple[float, float]], stop: threading.Event) -> None:

@@ -1,17 +1,14 @@
-"""What figures are read from, and how tables are kept: as CSV, and between marks in docs/results.md."""
+"""How tables are kept: as CSV, and between marks in docs/results.md."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import platform
 import statistics
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from hwnas.files import write_text
 
@@ -28,21 +25,13 @@ def commit() -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
 
 
-def answer(*words: str | Path) -> dict[str, Any]:
-    """What a command of hwnas answers with --json."""
-    command = [sys.executable, "-m", "hwnas", *map(str, words), "--json"]
-    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    found: dict[str, Any] = json.loads(said)
-    return found
-
-
 def mean_and_spread(values: Sequence[float]) -> str:
     """The mean of some runs, and how far from it they are at most."""
     if not values:
         return ""
     mean = statistics.fmean(values)
     spread = max(abs(value - mean) for value in values)
-    return f"{mean:#.4g}" + (f" ± {spread:.2g}" if len(values) > 1 else "")
+    return f"{mean:#.4g}" + (f" ± {spread:.2g}" if spread > 0 else "")
 
 
 def markdown(cells: Cells) -> str:

@@ -87,7 +87,10 @@ Fixed = Annotated[
 Separate = Annotated[bool | None, flag("--separate", "With --fixed: widths of weights and of activations apart.")]
 Start = Annotated[
     Path | None,
-    typer.Option("--weights", help="With --fixed: trained float weights to start from, .safetensors or .pth."),
+    typer.Option(
+        "--weights",
+        help="With --fixed: trained weights to start from, of a run or published.",
+    ),
 ]
 Quantization = Annotated[
     str | None, typer.Option("--quantization", help="How widths are searched: noise, shared or independent.")
@@ -181,7 +184,7 @@ def search_settings(
         "data": _absolute(data),
         "seed": seed,
         "input_size": input_size,
-        **_space(space, fixed, separate, scale, bits, cells, channels, residual, bicubic),
+        **_space(algorithm, space, fixed, separate, scale, bits, cells, channels, residual, bicubic),
         "search": {
             "weights": _path(weights),
             "quantization": quantization,
@@ -242,12 +245,13 @@ def space_settings(
         "target": target,
         "algorithm": algorithm,
         "input_size": input_size,
-        **_space(space, fixed, separate, scale, bits, cells, channels, residual, bicubic),
+        **_space(algorithm, space, fixed, separate, scale, bits, cells, channels, residual, bicubic),
     }
     return _layers(preset, config, given, assignments)
 
 
 def _space(
+    algorithm: str | None,
     name: str | None,
     fixed: str | None,
     separate: bool | None,
@@ -258,10 +262,10 @@ def _space(
     residual: str | None,
     bicubic: bool | None,
 ) -> dict[str, Any]:
-    """Settings of a space; that of a network has no other name.
+    """Settings of a space; that of a network has no other name, and one algorithm.
 
     Raises:
-        UsageError: if one is given.
+        UsageError: if another is given.
     """
     from hwnas.errors import UsageError
 
@@ -269,6 +273,8 @@ def _space(
         raise UsageError(
             f"--fixed is a network whose widths are searched, and --space {name} a space; give one of them"
         )
+    if fixed is not None and algorithm not in (None, "quantnas"):
+        raise UsageError(f"--fixed is searched by quantnas, and not by {algorithm}; leave --algorithm out")
     options = {
         "scale": scale,
         "bits": None if bits is None else parse_bits(bits),

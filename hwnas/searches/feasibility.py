@@ -52,7 +52,8 @@ def require_feasible(space: LayerwiseSpace, budgets: Sequence[Budget]) -> None:
         zeros = {layer: [0.0] * len(candidates) for layer, candidates in space.choices.items()}
         return derive(zeros, limits) is not None
 
-    require_within_reach(space, budgets, lambda budget: cost_range(space, budget), can_meet, "narrower bits")
+    cheaper = "fewer cells, fewer channels or narrower bits" if space.fixed is None else "narrower bits"
+    require_within_reach(space, budgets, lambda budget: cost_range(space, budget), can_meet, cheaper)
 
 
 def require_within_reach(
@@ -60,7 +61,7 @@ def require_within_reach(
     budgets: Sequence[Budget],
     range_of: Callable[[Budget], CostRange],
     can_meet: Callable[[Sequence[Budget]], bool],
-    narrower: str,
+    cheaper: str,
 ) -> None:
     """Refuse budgets that no architecture of any space meets.
 
@@ -69,7 +70,7 @@ def require_within_reach(
         budgets: to be met.
         range_of: what its architectures cost.
         can_meet: whether one of them meets several budgets together.
-        narrower: what to use for cheaper ones, besides fewer cells and channels.
+        cheaper: what to use for cheaper ones.
 
     Raises:
         UsageError: with the minimum, centre and maximum of the space; or if only the combination cannot be met.
@@ -87,7 +88,7 @@ def require_within_reach(
             raise UsageError(
                 f"no architecture of space {space.name} meets {budget}: "
                 f"its {'predicted ' * (prediction is not None)}minimum is {least}{reach.beyond(budget)}; "
-                f"raise the budget, or use fewer cells, fewer channels or {narrower}"
+                f"raise the budget, or use {cheaper}"
             )
         bounds.append(replace(budget, limit=limit))
     if not can_meet(bounds):

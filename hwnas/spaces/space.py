@@ -213,6 +213,10 @@ class SpaceOptions(BaseModel):
         there = {name: value for name, value in self if value is not None and name not in ("scale", "bits", "bicubic")}
         # What is switched off is off where it is not there.
         if others := [name for name, value in there.items() if value not in (False, "add") and name not in taken]:
+            if "separate" in others:
+                raise UsageError("--separate is of a network whose widths are searched; name it by --fixed")
+            if "fixed" in taken:
+                raise UsageError(f"--fixed searches widths alone: its operators stay, with no {others[0]} to set")
             # Presets set what the algorithm's own spaces have.
             raise UsageError(
                 f"space {space} has no {others[0]} to set; leave it out, or name the space's algorithm by --algorithm"

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from hwnas.errors import UsageError
 from hwnas.training.distance import DistanceSettings
 from hwnas.training.teacher import TeacherSettings
 
@@ -56,3 +57,13 @@ class TrainSettings(BaseModel):
     freeze: float = Field(default=0.3, ge=0, lt=1)
     precision: Precision = "32-true"
     compile: bool = False
+
+
+def require_compilable(settings: TrainSettings, is_quantised: bool) -> None:
+    """Refuse to compile a network that is quantised.
+
+    Raises:
+        UsageError: if that is asked for.
+    """
+    if settings.compile and is_quantised:
+        raise UsageError("train.compile is for networks in float, which this is not; set it to false")

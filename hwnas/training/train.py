@@ -12,7 +12,7 @@ from hwnas.architecture import Architecture
 from hwnas.checkpoints import NetworkRecord, load_network, load_state, save_network, save_state
 from hwnas.data.resident import Crops
 from hwnas.data.sources import TrainingData
-from hwnas.errors import HwnasError, UsageError
+from hwnas.errors import HwnasError
 from hwnas.inference import Validation
 from hwnas.networks.adadm import freeze_normalisation, is_data_dependent
 from hwnas.operators.edge_oriented import expand
@@ -22,7 +22,7 @@ from hwnas.quantization.placement import Placement
 from hwnas.run_directory import RunDirectory
 from hwnas.training.common import Losses, cosine, make_fabric, seed_epoch, set_learning_rate
 from hwnas.training.distance import Distance
-from hwnas.training.settings import TrainSettings
+from hwnas.training.settings import TrainSettings, require_compilable
 from hwnas.training.teacher import Teacher
 from hwnas.weights import float_weights
 
@@ -73,10 +73,7 @@ def train(
     """
     from torch.utils.tensorboard import SummaryWriter
 
-    if settings.compile and architecture.is_quantised:
-        raise UsageError(
-            "train.compile is for networks in float, which this is not; leave it out (--set train.compile=false)"
-        )
+    require_compilable(settings, architecture.is_quantised)
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     fabric = make_fabric(settings.precision)
     distance = Distance(settings.distance, settings.crop * architecture.scale, fabric.device)

@@ -33,7 +33,7 @@ def require_feasible(space: TrilevelSpace, budgets: Sequence[Budget]) -> None:
         budgets,
         lambda budget: cost_range(space, budget),
         lambda bounds: len(bounds) < 2 or _any(space).best(bounds) is not None,
-        "narrower widths",
+        "fewer cells, fewer channels or narrower widths",
     )
 
 
