@@ -19,8 +19,8 @@ from hwnas.errors import HwnasError, UsageError, first_line
 from hwnas.operators import FLOAT_BITS
 from hwnas.operators.layers import FloatLayers
 
-_NESTING = re.compile(r"^network\.(1\.)?|\.convolutions\.0(?=\.)")
-"""What our names of tensors have more than those of files from elsewhere."""
+_NESTING = re.compile(r"^network\.|\.convolutions\.0(?=\.)")
+"""What our names of tensors have more than those of files from elsewhere; behind luma, a one besides."""
 
 _DAMAGED = (LookupError, AttributeError, TypeError, AssertionError, struct.error)
 
@@ -78,7 +78,7 @@ def load_weights(architecture: Architecture, path: Path) -> nn.Module:
     for ours, own in network.state_dict().items():
         plain = _NESTING.sub("", ours)
         published = architecture.wiring.published_names(plain)
-        theirs = next((name for name in (ours, plain, *published) if name in there), None)
+        theirs = next((name for name in (ours, plain, plain.removeprefix("1."), *published) if name in there), None)
         if theirs is None:
             raise HwnasError(
                 f"{other}: it has no tensor {' or '.join(dict.fromkeys(published or (plain,)))}; {name_it}"

@@ -15,6 +15,10 @@ ROOM = 0.5
 """Share of the free memory that images may take."""
 
 
+PIECE = 1 << 28
+"""Bytes that are copied at a time."""
+
+
 class Crops:
     """`ImagePairs.sample` on a device; the same crops, to the last bit.
 
@@ -27,13 +31,18 @@ class Crops:
         self.pairs = pairs
         self.device = device
         self._resident: Tensor | None = None
+        # By a table, since a GPU's division by 255 is a product with what is close to its inverse.
+        self._levels = torch.from_numpy(np.arange(256, dtype=np.float32) / np.float32(255)).to(device)
         if device.type == "cuda" and pairs.pixels.nbytes < ROOM * torch.cuda.mem_get_info(device)[0]:
             self.stay()
 
     def stay(self) -> None:
         """Copy all images to the device, and cut crops there from now on."""
-        # A copy first: torch warns of arrays that cannot be written, as mapped files are.
-        self._resident = torch.from_numpy(np.array(self.pairs.pixels)).to(self.device)
+        pixels = self.pairs.pixels
+        self._resident = torch.empty(len(pixels), dtype=torch.uint8, device=self.device)
+        for start in range(0, len(pixels), PIECE):
+            # A copy first: torch warns of arrays that cannot be written, as mapped files are.
+            self._resident[start : start + PIECE] = torch.from_numpy(np.array(pixels[start : start + PIECE]))
 
     def sample(
         self, rng: np.random.Generator, batch: int, crop: int, indices: Sequence[int] | None = None
@@ -76,4 +85,4 @@ class Crops:
         y, x = torch.where(swap, columns, rows) + top, torch.where(swap, rows, columns) + left
         plane = (height * width)[:, None] * torch.arange(3, device=self.device)[None, :, None, None]
         where = (start + y * width + x)[:, None] + plane
-        return pixels[where].float() / 255
+        return self._levels[pixels[where].int()]

@@ -189,7 +189,7 @@ class BrevitasLayers:
     """A `LayerFactory` of quantised layers; a width of 32 gives plain torch layers.
 
     Args:
-        activations: ``learned`` steps, or the constant ones of ``hwgq``. A map that is not rectified has a
+        activations: ``learned`` steps, or the constant ones of ``hwgq``. A map that may be negative has a
             learned step in both: HWGQ is half-wave and undefined for negative values.
         collect_steps: training forwards on which learned activation steps are started.
         placement: what the runtime asks for.
@@ -206,7 +206,7 @@ class BrevitasLayers:
     def activation(self, spec: OperatorSpec) -> nn.Module:
         if spec.activation_bits == FLOAT_BITS:
             return self._float.activation(spec)
-        if spec.activation != "relu":
+        if spec.activation == "none":
             quantiser = self._learned(spec.activation_bits, signed=True)
             return _activation(QuantIdentity, quantiser, spec)
         bits = min(spec.activation_bits, self.placement.rectified_bits)
@@ -214,7 +214,7 @@ class BrevitasLayers:
             quantiser = _ConstantQuantiser.let(bit_width=bits, scaling_init=HWGQ_STEP[bits])
         else:
             quantiser = self._learned(bits, signed=False)
-        return _activation(QuantReLU, quantiser, spec)
+        return _activation(QuantReLU if spec.activation == "relu" else QuantIdentity, quantiser, spec)
 
     def edge(self, edge: Edge) -> nn.Module:
         """A quantiser of eight bits in the place of a mark."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from hwnas.errors import UsageError, first_problem
+from hwnas.operators import FLOAT_BITS
 from hwnas.spaces.lookup import find_architecture, is_published
 from hwnas.spaces.space import SPACES, LayerwiseSpace, SpaceOptions
 
@@ -18,7 +19,10 @@ BITS = (4, 8)
 
 @SPACES.register("fixed")
 def fixed_space(options: SpaceOptions) -> LayerwiseSpace:
-    """The network ``options.fixed``, each layer in every one of the widths; ({4, 8} unless told)."""
+    """The network ``options.fixed``, each layer in every one of the widths; ({4, 8} unless told).
+
+    Where activations have their own, float weights have float activations.
+    """
     given = options.given("fixed", ("fixed", "separate"))
     if "fixed" not in given:
         raise UsageError("space fixed is that of a network; name it by --fixed")
@@ -31,6 +35,7 @@ def fixed_space(options: SpaceOptions) -> LayerwiseSpace:
                 spec.with_bits(weights, activations)
                 for weights in bits
                 for activations in (bits if given.get("separate") else (weights,))
+                if weights != FLOAT_BITS or activations == FLOAT_BITS
             )
             for layer, spec in architecture.operators.items()
         }

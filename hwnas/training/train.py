@@ -83,7 +83,7 @@ def train(
     images = data.train.room_for(settings.crop, progress.say)
     seed_epoch(seed, "weights", 0)
     network = build_for_training(architecture, settings, placement)
-    if settings.weights is not None:
+    if settings.weights is not None and not run.train_state.exists():
         # What a float network lacks are the quantisers.
         network.load_state_dict(float_weights(architecture, settings.weights), strict=False)
     expand(network)

@@ -18,7 +18,6 @@ from torch.nn import functional
 from hwnas.architecture import Architecture
 from hwnas.data.crops import ImagePairs
 from hwnas.data.images import ImageArray
-from hwnas.data.resident import Crops
 from hwnas.data.sources import TrainingData
 from hwnas.errors import HwnasError, first_line
 from hwnas.inference import NotFiniteError, Validation
@@ -183,7 +182,6 @@ def run_trial(plan: TrialPlan, data: TrialData, still_wanted: Callable[[], bool]
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     adam = torch.optim.Adam(network.parameters(), settings.learning_rate, betas=(0.9, 0.999))
     validation = Validation(data.validation, plan.architecture.scale)
-    crops = Crops(data.train, device)
     rng = np.random.default_rng(plan.seed)
     rung, rung_psnr = round(RUNG * settings.steps), None
     started, steps = time.monotonic(), 0
@@ -192,8 +190,8 @@ def run_trial(plan: TrialPlan, data: TrialData, still_wanted: Callable[[], bool]
             break
         if not still_wanted():
             raise HwnasError("the search that asked for the trial has ended")
-        lr, hr = crops.sample(rng, settings.batch, settings.crop, plan.images)
-        loss = functional.l1_loss(network(lr), hr)
+        lr, hr = (x.to(device) for x in data.train.sample(rng, settings.batch, settings.crop, plan.images))
+        loss = functional.l1_loss(network(lr.contiguous(memory_format=torch.channels_last)), hr)
         if not torch.isfinite(loss):
             raise DivergedError(f"the loss became {float(loss.detach())} in step {steps + 1}")
         adam.zero_grad()

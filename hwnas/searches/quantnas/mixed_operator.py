@@ -22,7 +22,7 @@ from hwnas.operators.chains import ConvChain
 from hwnas.operators.layers import FloatLayers
 from hwnas.searches.quantnas.convolve import convolve
 from hwnas.searches.quantnas.noise import NoiseSource
-from hwnas.searches.quantnas.search_layers import BitMixture, NoiseLayers, SearchConvolution, SharedLayers
+from hwnas.searches.quantnas.search_layers import BitMixture, NoiseLayers, SearchConvolution, SharedLayers, constant
 
 Quantization = Literal["noise", "shared", "independent"]
 
@@ -113,9 +113,9 @@ def _widths(spec: OperatorSpec) -> tuple[int, int]:
     return spec.weight_bits, spec.activation_bits
 
 
-def _marginal(shares: Tensor, places: Sequence[int], count: int) -> Tensor:
+def _marginal(shares: Tensor, places: tuple[int, ...], count: int) -> Tensor:
     """[count]: the shares that each place has together."""
-    return shares.new_zeros(count).index_add(0, torch.tensor(places, device=shares.device), shares)
+    return shares.new_zeros(count).index_add(0, constant(places, shares), shares)
 
 
 class MixedOperator(nn.Module):
@@ -199,7 +199,7 @@ class MixedOperator(nn.Module):
         p, count = self.probabilities, len(stream.mixture.widths)
         weights, importances = p.new_zeros(count), []
         for branch, reads in zip(stream.branches, stream.places, strict=True):
-            mine = p[list(branch.indices)]
+            mine = p[constant(branch.indices, p)]
             importance = mine.sum()
             importances.append(importance)
             shares = _marginal(mine, branch.places, len(branch.mixture.widths))

@@ -37,7 +37,9 @@ class LayerwiseCost(ExpectedCost[Probabilities]):
         return cls(model.table(space, size), model.space_constant(space, size))
 
     def normalised(self, relaxed: Probabilities) -> Tensor:
-        parts = [p @ self._table[layer].to(p.device) for layer, p in relaxed.items()]
+        for layer, p in relaxed.items():
+            self._table[layer] = self._table[layer].to(p.device)
+        parts = [p @ self._table[layer] for layer, p in relaxed.items()]
         return torch.stack(parts).sum() + self.constant / self.at_uniform
 
 

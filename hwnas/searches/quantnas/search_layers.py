@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,18 @@ from hwnas.quantization.hwgq import hwgq_quantise
 from hwnas.quantization.lsq import WeightStep, lsq_quantise
 from hwnas.searches.quantnas.convolve import convolve
 from hwnas.searches.quantnas.noise import NoiseSource, activate_with_noise
+
+
+@lru_cache(maxsize=4096)
+def _constant(values: tuple[int, ...] | tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # or what is first asked for while validating could not be trained with
+        return torch.tensor(values, dtype=dtype, device=device)
+
+
+def constant(values: tuple[int, ...] | tuple[float, ...], like: Tensor) -> Tensor:
+    """Numbers where ``like`` is, copied once: a GPU waits for a copy. Integers are indices, others of its type."""
+    dtype = torch.long if values and isinstance(values[0], int) else like.dtype
+    return _constant(values, dtype, like.device)
 
 
 @dataclass(eq=False)
@@ -44,8 +57,9 @@ class BitMixture:
 
     def expected_step(self) -> Tensor:
         """Scalar: mean over the widths of 1 / (2^b - 1), the rounding step of a tensor whose range is 1."""
-        steps = [0.0 if b == FLOAT_BITS else 1 / (2**b - 1) for b in self.widths]
-        return self.weights @ self.weights.new_tensor(steps)
+        steps = tuple(0.0 if b == FLOAT_BITS else 1 / (2**b - 1) for b in self.widths)
+        # No product of matrices, which would be of half precision where that is mixed in.
+        return (self.weights * constant(steps, self.weights)).sum()
 
 
 def _round_to(x: Tensor, step: Tensor) -> Tensor:
@@ -129,17 +143,27 @@ class SharedConvolution(SearchConvolution):
 
 
 class SharedActivation(nn.Module):
-    """``sum_b a_b G(x, b)`` with HWGQ's fixed steps; a map that may be negative passes unquantised."""
+    """``sum_b a_b G(x, b)`` with HWGQ's fixed steps.
+
+    HWGQ is of half-waves: a map that may be negative is rounded to steps of its range, as many as the width has, with
+    the gradient of the identity.
+    """
 
     def __init__(self, spec: OperatorSpec, mixture: BitMixture) -> None:
         super().__init__()
-        self.rectify = spec.activation == "relu"
+        self.signed = spec.activation == "none"
         self.mixture = mixture
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.rectify:
-            return x
-        return _mix([x.relu() if b == FLOAT_BITS else hwgq_quantise(x, b) for b in self.mixture.widths], self.mixture)
+        quantise = _round_to_range if self.signed else hwgq_quantise
+        clean = x if self.signed else x.relu()
+        return _mix([clean if b == FLOAT_BITS else quantise(x, b) for b in self.mixture.widths], self.mixture)
+
+
+def _round_to_range(x: Tensor, bits: int) -> Tensor:
+    exact = x.detach()
+    step = (exact.amax() - exact.amin()) / (2**bits - 1)
+    return x + (_round_to(exact, step) - exact)
 
 
 def _mix(versions: list[Tensor], mixture: BitMixture) -> Tensor:
