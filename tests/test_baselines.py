@@ -109,6 +109,31 @@ def test_rfdn_computes_what_its_paper_draws() -> None:
     assert torch.allclose(network(x), expected, atol=1e-6)
 
 
+def test_srresnet_computes_what_is_quoted_of_it() -> None:
+    """A ReLU after the head and within blocks, none along the trunk and after it; two shuffles, each before a ReLU."""
+    torch.manual_seed(0)
+    architecture, x = srresnet(4, False, 4), torch.rand(1, 3, 6, 5)
+    network = architecture.build(FloatLayers())
+    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
+    head, *blocks = convolutions[:33]
+    first, second, hr, tail = convolutions[33:]
+    with torch.no_grad():
+        for convolution in convolutions:
+            convolution.weight.mul_(2)
+        z = head(x).relu()
+        for one, two in zip(blocks[::2], blocks[1::2], strict=True):
+            z = z + two(one(z).relu())
+        assert z.min() < 0, "so that a ReLU too many would show"
+        z = functional.pixel_shuffle(first(z), 2).relu()
+        z = functional.pixel_shuffle(second(z), 2).relu()
+        assert torch.allclose(network(x), tail(hr(z).relu()), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("scale", "kernel"), [(2, 5), (3, 3), (4, 3)])
+def test_the_last_convolution_of_fsrcnn_is_as_large_as_it_must_be(scale: int, kernel: int) -> None:
+    assert named_architecture("fsrcnn", scale).operators["conv.7"].kernel == kernel
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_it_enlarges_by_the_scale(name: str, scale: int) -> None:

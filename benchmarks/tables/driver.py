@@ -19,7 +19,7 @@ from drawing import Figures, draw
 from running import answer, guarded, run_until
 from writing import ROOT, commit, into_results, markdown, mean_and_spread, write_csv
 
-from hwnas.architecture import Architecture
+from hwnas.architecture import Architecture, load_architecture
 from hwnas.errors import HwnasError
 from hwnas.files import write_text
 from hwnas.run_directory import RunDirectory
@@ -44,7 +44,8 @@ class Row:
         commands: of hwnas, in their order, without settings and data; the last leaves a trained network in `RUN`.
         published: figures of the paper, by the columns that they stand beside; it trained on DIV2K.
         architecture: makes what its commands are about, where that is not one that hwnas knows by name; called once.
-        point: name of the row whose search found it, and which point of that front it is; not run if there is none.
+        point: name of the row whose search found it, and which point of that front it is; not run if there is none, and
+            of the first seed alone, since points of several searches are different networks.
         series: what it is drawn with; None for itself.
     """
 
@@ -139,6 +140,8 @@ def main(table: Published) -> None:
     options.add_argument("--seeds", type=int, default=1, help="how many runs of each row")
     options.add_argument("--minutes", type=float, default=600, help="after which no more is run")
     asked = options.parse_args()
+    if asked.quick and asked.docs:
+        options.error("figures of --quick say nothing, and are not for --docs")
     wanted = names if asked.rows is None else asked.rows.split(",")
     if unknown := [name for name in wanted if name not in names]:
         options.error(f"there is no row {unknown[0]}; there are {', '.join(names)}")
@@ -153,9 +156,11 @@ def _make_table(table: Published, rows: Sequence[Row], asked: Any) -> None:
     end = time.monotonic() + 60 * asked.minutes
     folder = asked.out / (table.name + "-quick" * asked.quick)
     size = QUICK if asked.quick else table.size
-    _require_same(folder, asked.data, size)
+    _require_same(folder, table, asked.data, size)
     for seed in range(asked.seeds):
         for row in rows:
+            if seed and row.point is not None:
+                continue
             place = folder / f"{row.name}-{seed}"
             searched = None if row.point is None else RunDirectory(folder / f"{row.point[0]}-{seed}" / "run")
             if searched is not None and not searched.front_architecture(row.point[1]).exists():  # type: ignore[index]
@@ -164,13 +169,14 @@ def _make_table(table: Published, rows: Sequence[Row], asked: Any) -> None:
                 print(f"{row.name}: not run, its time was up", flush=True)
             else:
                 _score(place, asked.test)
-    found = {row.name: _kept(folder, row) for row in rows}
-    made = [row for row in rows if found[row.name]]
+    # All that is there, whatever was asked for now.
+    found = {row.name: _kept(folder, row) for row in table.rows()}
+    made = [row for row in table.rows() if found[row.name]]
     if not made:
         return
     if not asked.test:
         print("nothing is scored; name benchmarks by --test")
-    cells = _cells(made, found)
+    cells = _cells(folder, made, found)
     write_csv(folder / "table.csv", cells)
     series: dict[str, list[list[Figures]]] = {}
     for row in made:
@@ -184,11 +190,11 @@ def _make_table(table: Published, rows: Sequence[Row], asked: Any) -> None:
         into_results(table.name, table.title, _command(asked), cells, how, code)
 
 
-def _require_same(folder: Path, data: str, size: Size) -> None:
+def _require_same(folder: Path, table: Published, data: str, size: Size) -> None:
     """Rows of one folder are of the same photographs and settings."""
     path, photographs = folder / "made-with.json", Path(data)
     source = str(photographs.resolve()) if photographs.is_dir() else data
-    now = {"data": source, "search": list(size.search), "train": list(size.train)}
+    now = {"title": table.title, "data": source, "search": list(size.search), "train": list(size.train)}
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(now, indent=1))
@@ -261,7 +267,15 @@ def _figures(kept: Sequence[Mapping[str, Any]], column: str) -> list[float]:
     return [one["figures"][column] for one in kept if column in one["figures"]]
 
 
-def _cells(rows: Sequence[Row], found: Mapping[str, list[dict[str, Any]]]) -> list[list[str]]:
+def _label(folder: Path, row: Row, name: str) -> str:
+    """A network that was made for the table has a name of its own, which tells its width."""
+    made = folder / f"{row.name}.json"
+    if name == "network" and row.architecture is not None and made.exists():
+        return load_architecture(made).name
+    return row.labels.get(name, "")
+
+
+def _cells(folder: Path, rows: Sequence[Row], found: Mapping[str, list[dict[str, Any]]]) -> list[list[str]]:
     columns = list(dict.fromkeys(name for row in rows for kept in found[row.name] for name in kept["figures"]))
     labels = list(dict.fromkeys(name for row in rows for name in row.labels))
     published = list(dict.fromkeys(name for row in rows for name in row.published))
@@ -273,7 +287,7 @@ def _cells(rows: Sequence[Row], found: Mapping[str, list[dict[str, Any]]]) -> li
         kept = found[row.name]
         lines.append(
             [
-                *(row.labels.get(name, "") for name in labels),
+                *(_label(folder, row, name) for name in labels),
                 *(mean_and_spread(_figures(kept, column)) for column in columns),
                 *(f"{row.published[name]:g}" if name in row.published else "" for name in published),
                 str(len(kept)),

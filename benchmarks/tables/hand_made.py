@@ -31,6 +31,8 @@ def widest(family: str, fits: Callable[[Architecture], bool]) -> Architecture:
     low, high = 1, WIDEST // step  # what is known to fit, and not to
     if not fits(at(step)):
         raise HwnasError(f"no {family} fits")
+    if fits(at(high * step)):
+        raise HwnasError(f"a {family} of {WIDEST} channels fits, and there is none wider")
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(at(middle * step)) else (low, middle)

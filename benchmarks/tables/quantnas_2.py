@@ -32,7 +32,7 @@ def _row(network: int, residual: str) -> Row:
         {"network": f"M{network}", "residual": residual},
         (COMMAND,),
         {"Set14 dB": PSNRS[residual][network - 1]},
-        lambda: space.sample(random.Random(network)),
+        architecture=lambda: space.sample(random.Random(network)).model_copy(update={"name": f"M{network}"}),
     )
 
 

@@ -1,4 +1,4 @@
-"""QuantNAS, section 5: how long one search and its final training take, 24 hours on a TITAN RTX there.
+"""QuantNAS, section 5: how long one search takes, 24 hours on a TITAN RTX there, and the final training.
 
     python benchmarks/tables/quantnas_time.py --data div2k --minutes 10 --docs
 
@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -29,7 +30,7 @@ from hwnas.files import write_text
 
 PAPER = ("--preset", "paper", "--set", "search.precision=bf16-mixed", "--set", "train.precision=bf16-mixed")
 BUDGET = "4.66GBitOps"
-SMI = ("nvidia-smi", "--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader,nounits", "--loop=1")
+SMI = ("nvidia-smi", "--id=0", "--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader,nounits", "--loop=1")
 
 
 def main() -> None:
@@ -63,7 +64,10 @@ def make_table(asked: argparse.Namespace) -> None:
     print(markdown(cells))
     if asked.docs:
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-        how = f"On {device}; images/s within epochs, the rest of whole commands."
+        how = (
+            f"On {device}, which may have had other work; images/s of whole epochs, with their validation, the rest of "
+            "whole commands. The paper's 24 hours are of its search."
+        )
         command = f"python benchmarks/tables/quantnas_time.py --data {Path(asked.data).name}{' --quick' * asked.quick}"
         into_results("quantnas-time", "QuantNAS: the time of a search and of the final training", command, cells, how)
 
@@ -96,8 +100,9 @@ def _watch(seen: list[tuple[float, float]], stop: threading.Event) -> None:
     with smi:
         assert smi.stdout is not None
         for line in smi.stdout:
-            busy, memory = line.split(",")
-            seen.append((float(busy), float(memory)))
+            with suppress(ValueError):  # what it does not know it calls N/A
+                busy, memory = map(float, line.split(","))
+                seen.append((busy, memory))
             if stop.is_set():
                 break
         smi.terminate()
@@ -107,8 +112,9 @@ def table(out: Path, run: Path) -> list[list[str]]:
     settings = load_config(run / "config.yaml")
     cells = [["", "hours", "commands", "images/s", "GPU busy, %", "peak memory, GiB"]]
     hours = 0.0
-    # A step of the search is one of the alphas and one of the weights.
-    for stage, of, times in (("search", settings.search, 2), ("train", settings.train, 1)):
+    # A step of the search is one of the weights and, when they are warm, one of the alphas.
+    epochs, warm_up = settings.search.epochs, settings.search.warmup_epochs  # type: ignore[attr-defined]
+    for stage, of, times in (("search", settings.search, 2 - warm_up / epochs), ("train", settings.train, 1)):
         pieces = json.loads((out / f"{stage}.json").read_text())
         seconds = sum(piece["seconds"] for piece in pieces)
         seen = [sample for piece in pieces for sample in piece["gpu"]]
@@ -117,7 +123,7 @@ def table(out: Path, run: Path) -> list[list[str]]:
         busy = f"{statistics.fmean(sample[0] for sample in seen):.0f}" if seen else ""
         memory = f"{max(sample[1] for sample in seen) / 1024:.1f}" if seen else ""
         cells.append([stage, f"{seconds / 3600:.3f}", str(len(pieces)), f"{images:.0f}", busy, memory])
-    return [*cells, ["both", f"{hours:.3f}", "", "", "", ""], ["published, TITAN RTX", "24", "", "", "", ""]]
+    return [*cells, ["both", f"{hours:.3f}", "", "", "", ""], ["published search, TITAN RTX", "24", "", "", "", ""]]
 
 
 def epoch_seconds(events: Path) -> float:

@@ -51,8 +51,12 @@ def run_until(words: Sequence[str], end: float) -> bool:
             raise
         return False
     if process.returncode:
-        raise HwnasError(f"hwnas {' '.join(words)} failed: {said.strip().splitlines()[-1]}")
+        raise HwnasError(f"hwnas {' '.join(words)} failed: {_last_line(said)}")
     return True
+
+
+def _last_line(said: str) -> str:
+    return (said.strip() or "it did not say why").splitlines()[-1].removeprefix("error: ")
 
 
 def answer(*words: str | Path) -> dict[str, Any]:
@@ -64,6 +68,6 @@ def answer(*words: str | Path) -> dict[str, Any]:
     command = [sys.executable, "-m", "hwnas", *map(str, words), "--json"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
-        raise HwnasError(f"hwnas {' '.join(command[3:])} failed: {done.stderr.strip().splitlines()[-1]}")
+        raise HwnasError(f"hwnas {' '.join(command[3:])} failed: {_last_line(done.stderr)}")
     found: dict[str, Any] = json.loads(done.stdout)
     return found

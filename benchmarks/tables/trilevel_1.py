@@ -3,7 +3,8 @@
     python benchmarks/tables/trilevel_1.py --data t91-bsd200 --test Set5 --test Set14 --docs
 
 The paper's are trained on DIV2K, towards ESRGAN and then with a perceptual loss; here on those given, with a bicubic
-enlargement added.
+enlargement added. Its AGD is one that its authors found again, of 0.56 M parameters and 117.7 GMACs; `agd` here is that
+of AGD's own authors, whose figures these are (0.41 M, 108.6 GMACs).
 """
 
 from __future__ import annotations
@@ -11,16 +12,16 @@ from __future__ import annotations
 from driver import Published, Row, main
 
 
-def _row(name: str, millions: float, gmacs: float, set5: float, set14: float) -> Row:
-    published = {"K parameters": 1000 * millions, "GMACs": gmacs, "Set5 dB": set5, "Set14 dB": set14}
+def _row(name: str, millions: float, gmacs: float, **psnrs: float) -> Row:
+    published = {"K parameters": 1000 * millions, "GMACs": gmacs, **{f"{test} dB": x for test, x in psnrs.items()}}
     return Row(name, {"network": name}, (("train", name, "--bicubic"),), published)
 
 
 def rows() -> list[Row]:
     return [
-        _row("trilevel-b", 0.24, 15.4, 29.80, 27.06),
-        _row("agd", 0.41, 108.6, 30.36, 27.21),
-        _row("trilevel-a", 0.34, 117.4, 30.34, 27.29),
+        _row("trilevel-b", 0.24, 15.4, Set5=29.80, Set14=27.06),
+        _row("agd", 0.41, 108.6),
+        _row("trilevel-a", 0.34, 117.4, Set5=30.34, Set14=27.29),
     ]
 
 

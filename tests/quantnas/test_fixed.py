@@ -104,8 +104,24 @@ def test_a_search_begins_as_the_network_that_was_trained(name: str, mode: Quanti
         if mode == "noise":  # in evaluation there is none
             torch.testing.assert_close(supernet(x), network(x), atol=1e-5, rtol=1e-4)
         else:
-            # Copies for widths of their own are as wide as they say, and not the float ones.
-            assert (supernet(x) - network(x)).abs().max() > 1e-4
+            assert (supernet(x) - network(x)).abs().max() > 1e-4, "it is rounded"
+    state = network.state_dict()
+    copies = [m for m in supernet.modules() if isinstance(m, SearchConvolution | nn.Conv2d)]
+    kernels = [tensor for tensor in state.values() if tensor.dim() == 4]
+    assert len(copies) == len(kernels) * (3 if mode == "independent" else 1)
+    assert all(any(torch.equal(copy.weight, kernel) for kernel in kernels) for copy in copies), "in every copy"
+
+
+def test_a_search_starts_from_the_weights(tmp_path: Path) -> None:
+    path, space = tmp_path / "w.safetensors", widths_of("espcn", 4, 8, scale=2)
+    network = trained(named_architecture("espcn", 2), path)
+    first = next(tensor for tensor in network.state_dict().values() if tensor.dim() == 4)
+
+    for weights in (path, None):
+        step = search(tmp_path / f"{weights is None}", space, weights=weights, epochs=1, steps_per_epoch=1).of(
+            "weights"
+        )[0]
+        assert any(torch.equal(value, first) for value in step.values) == (weights is not None)
 
 
 def test_weights_of_another_network_are_refused_and_so_are_those_of_no_network(tmp_path: Path) -> None:

@@ -10,11 +10,13 @@ from torch.nn import functional
 from hwnas.operators import OPERATORS, ConvShape, LayerFactory, OperatorSpec, register_operator
 from hwnas.operators.chains import ConvChain
 from hwnas.operators.spec import Builder
+from hwnas.quantization.hwgq import hwgq_quantise
 from hwnas.searches.quantnas.mixed_operator import MixedOperator, Quantization, embed
 from hwnas.searches.quantnas.noise import NoiseSource
 from hwnas.searches.quantnas.search_layers import (
     NoiseActivation,
     NoiseConvolution,
+    SharedActivation,
 )
 
 
@@ -214,3 +216,40 @@ def test_the_noise_of_a_map_is_drawn_once_for_all_that_read_it() -> None:
         operator(torch.randn(2, 6, 7, 7))
         assert drawn.count((2, 6, 7, 7)) == times
         assert drawn.count((2, 5, 7, 7)) == drawn.count((2, 8, 7, 7)) == 1
+
+
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize("merge", [True, False])
+def test_the_task_teaches_every_probability_what_finite_differences_say(separate: bool, merge: bool) -> None:
+    """Of operators, of the widths of their weights and of those of the map that all of them read."""
+    torch.manual_seed(0)
+    widths = [(2, 2), (8, 8)] + [(2, 8), (8, 2)] * separate
+    candidates = [conv(kernel, 4).with_bits(*pair) for kernel in (1, 3) for pair in widths]
+    mixed = MixedOperator(candidates, "shared", NoiseSource(), merge).double()
+    x, seen = torch.randn(2, 6, 5, 5, dtype=torch.float64), torch.randn(2, 3, 5, 5, dtype=torch.float64)
+    p = torch.rand(len(candidates), dtype=torch.float64).softmax(0)
+
+    def loss(p: Tensor) -> Tensor:
+        mixed.probabilities = p
+        return (mixed(x).sin() * seen).sum()
+
+    loss(p)  # starts the steps
+    slopes = torch.autograd.grad(loss(variable := p.clone().requires_grad_()), variable)[0]
+    with torch.no_grad():
+        for i in range(len(candidates)):
+            shift = torch.zeros_like(p)
+            shift[i] = 1e-6
+            assert float(slopes[i]) == pytest.approx(float(loss(p + shift) - loss(p - shift)) / 2e-6, abs=1e-5)
+
+
+def test_a_map_takes_the_widths_of_all_operators_that_read_it() -> None:
+    torch.manual_seed(0)
+    mixed = MixedOperator([conv(1, 2), conv(1, 8), conv(3, 2), conv(3, 8)], "shared", NoiseSource())
+    mixed.probabilities = torch.tensor([0.4, 0.1, 0.2, 0.3])
+    activated: list[Tensor] = []
+    for module in mixed.modules():
+        if isinstance(module, SharedActivation):
+            module.register_forward_hook(lambda layer, inputs, out: activated.append(out))
+    x = torch.randn(1, 6, 4, 4)
+    mixed(x)
+    assert activated and torch.allclose(activated[0], 0.6 * hwgq_quantise(x, 2) + 0.4 * hwgq_quantise(x, 8), atol=1e-6)

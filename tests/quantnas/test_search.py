@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from hwnas.budget import Budget
+from hwnas.errors import HwnasError
+from hwnas.searches.quantnas.search import QuantNASSession
 from hwnas.searches.quantnas.settings import QuantNASSettings
 from hwnas.searches.quantnas.supernet import QuantNASSupernet
 from hwnas.spaces import LayerwiseSpace
@@ -258,3 +260,11 @@ def test_a_constant_penalty_does_not_learn(tmp_path: Path) -> None:
     tight = Budget("bitops", 0.6 * centre(space, "bitops"), (32, 32))
     found = search(tmp_path / "run", space, (tight,), penalty=1e-3)
     assert found.state["multipliers"] == [0.0]
+
+
+def test_a_loss_of_the_alphas_that_is_not_finite_says_which_rate_to_lower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(QuantNASSession, "regulariser", lambda self, relaxed, epoch: torch.tensor(math.inf))
+    with pytest.raises(HwnasError, match=r"became inf in epoch 1, step 1 .*search\.alpha_learning_rate"):
+        search(tmp_path / "run", small_space(), epochs=1, steps_per_epoch=1)

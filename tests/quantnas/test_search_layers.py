@@ -47,7 +47,30 @@ def test_a_shared_activation_is_the_mix_of_the_quantised_maps() -> None:
     x = torch.randn(2, 6, 5, 5)
     expected = 0.2 * hwgq_quantise(x, 3) + 0.3 * hwgq_quantise(x, 5) + 0.5 * x.relu()
     assert torch.allclose(SharedActivation(conv(3, 4), mixture)(x), expected, atol=1e-6)
-    assert torch.equal(SharedActivation(conv(3, 4, activation="none"), mixture)(x), x)
+    rectified = SharedActivation(conv(3, 4, activation="rectified"), mixture)
+    assert torch.allclose(rectified(x.relu()), expected, atol=1e-6)
+
+
+def test_a_shared_map_that_may_be_negative_has_as_many_levels_as_its_width() -> None:
+    torch.manual_seed(0)
+    mixture, x = BitMixture((2, 3, 32)), torch.randn(2, 6, 5, 5, requires_grad=True)
+    layer = SharedActivation(conv(3, 4, activation="none"), mixture)
+    rounded = {}
+    for i, bits in enumerate(mixture.widths):
+        mixture.weights = torch.eye(3)[i]
+        rounded[bits] = layer(x).detach()
+        if bits < 32:
+            step = float(x.detach().amax() - x.detach().amin()) / (2**bits - 1)
+            levels = (rounded[bits] / step).round()
+            assert torch.allclose(rounded[bits], levels * step, atol=1e-6)
+            assert (rounded[bits] - x).abs().max() <= step / 2 + 1e-6
+            assert len(levels.unique()) <= 2**bits + 1
+    assert torch.allclose(rounded[32], x)
+    mixture.weights = torch.tensor([0.2, 0.3, 0.5])
+    out = layer(x)
+    assert torch.allclose(out, 0.2 * rounded[2] + 0.3 * rounded[3] + 0.5 * x, atol=1e-6)
+    (gradient,) = torch.autograd.grad(out.sum(), x)
+    assert torch.allclose(gradient, torch.ones_like(x)), "that of the identity"
 
 
 def layouts() -> dict[str, Tensor]:
