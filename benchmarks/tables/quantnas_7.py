@@ -33,6 +33,7 @@ WIDTHS = ((8,), (4, 8), (2, 4, 8), (2, 4, 6, 8), (2, 3, 4, 6, 8))
 VARIANTS: dict[str, tuple[Quantization, bool]] = {
     "independent": ("independent", False),
     "shared": ("shared", False),
+    "shared, merged": ("shared", True),
     "noise": ("noise", False),
     "noise, merged": ("noise", True),
 }
