@@ -3,8 +3,8 @@
     python benchmarks/tables/trilevel_1.py --data t91-bsd200 --test Set5 --test Set14 --docs
 
 The paper's are trained on DIV2K, towards ESRGAN and then with a perceptual loss; here on those given, with a bicubic
-enlargement added. Its AGD is one that its authors searched anew, of 0.56 M parameters and 117.7 GMACs; `agd` here is that
-of AGD's own authors, whose figures these are (0.41 M, 108.6 GMACs).
+enlargement added. Its AGD is one that its authors searched anew, of 0.56 M parameters and 117.7 GMACs; `agd` here is
+that of AGD's own authors, whose figures these are (0.41 M, 108.6 GMACs).
 """
 
 from __future__ import annotations
