@@ -87,10 +87,7 @@ Fixed = Annotated[
 Separate = Annotated[bool | None, flag("--separate", "With --fixed: widths of weights and of activations apart.")]
 Start = Annotated[
     Path | None,
-    typer.Option(
-        "--weights",
-        help="With --fixed: trained weights to start from, of a run or published.",
-    ),
+    typer.Option("--weights", help="With --fixed: trained weights to start from, of a run or published."),
 ]
 Quantization = Annotated[
     str | None, typer.Option("--quantization", help="How widths are searched: noise, shared or independent.")

@@ -14,7 +14,6 @@ from hwnas.data.crops import ImagePairs
 ROOM = 0.5
 """Share of the free memory that images may take."""
 
-
 PIECE = 1 << 28
 """Bytes that are copied at a time."""
 

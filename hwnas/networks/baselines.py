@@ -25,7 +25,7 @@ class ChainWiring(Wiring):
     """
 
     kind: Literal["chain"] = "chain"
-    channels: tuple[Annotated[int, Field(gt=0)], ...] = Field(min_length=1)
+    channels: tuple[Annotated[int, Field(gt=0)], ...] = Field(min_length=1, max_length=64)
     bicubic: bool = False
 
     @property
