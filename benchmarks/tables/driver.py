@@ -34,6 +34,10 @@ STARTS = ("search", "train", "run")
 """Commands that take settings and data, and go on by --resume."""
 
 
+class AbsentError(HwnasError):
+    """A row that there cannot be, and why."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One row.
@@ -43,7 +47,8 @@ class Row:
         labels: its first columns.
         commands: of hwnas, in their order, without settings and data; the last leaves a trained network in `RUN`.
         published: figures of the paper, by the columns that they stand beside; it trained on DIV2K.
-        architecture: makes what its commands are about, where that is not one that hwnas knows by name; called once.
+        architecture: makes what its commands are about, where that is not one that hwnas knows by name; called once,
+            and again where it raises `AbsentError`.
         point: name of the row whose search found it, and which point of that front it is; not run if there is none, and
             of the first seed alone, since points of several searches are different networks.
         series: what it is drawn with; None for itself.
@@ -165,10 +170,15 @@ def _make_table(table: Published, rows: Sequence[Row], asked: Any) -> None:
             searched = None if row.point is None else RunDirectory(folder / f"{row.point[0]}-{seed}" / "run")
             if searched is not None and not searched.front_architecture(row.point[1]).exists():  # type: ignore[index]
                 print(f"{row.name}: not run, that front has no such point", flush=True)
-            elif not (place / "row.json").exists() and not _make(table, row, place, size, seed, asked.data, end):
-                print(f"{row.name}: not run, its time was up", flush=True)
-            else:
-                _score(place, asked.test)
+                continue
+            try:
+                if not (place / "row.json").exists() and not _make(table, row, place, size, seed, asked.data, end):
+                    print(f"{row.name}: not run, its time was up", flush=True)
+                    continue
+            except AbsentError as absent:
+                print(f"{row.name}: not run, {absent}", flush=True)
+                continue
+            _score(place, asked.test)
     # All that is there, whatever was asked for now.
     found = {row.name: _kept(folder, row) for row in table.rows()}
     made = [row for row in table.rows() if found[row.name]]

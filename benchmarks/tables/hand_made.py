@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from driver import ARCHITECTURE, Row
+from driver import ARCHITECTURE, AbsentError, Row
 
 from hwnas.architecture import Architecture
 from hwnas.errors import HwnasError
@@ -30,7 +30,7 @@ def widest(family: str, fits: Callable[[Architecture], bool]) -> Architecture:
 
     low, high = 1, WIDEST // step  # what is known to fit, and not to
     if not fits(at(step)):
-        raise HwnasError(f"no {family} fits")
+        raise AbsentError(f"no {family} fits, however narrow")
     if fits(at(high * step)):
         raise HwnasError(f"a {family} of {WIDEST} channels fits, and there is none wider")
     while high - low > 1:
