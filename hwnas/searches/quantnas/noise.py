@@ -59,7 +59,8 @@ class _ActivateWithNoise(Function):
         if x.device.type == "cpu":
             out = x.clamp_min(0) if rectify else x.clone()
             return out.add_(z, alpha=float(std))
-        return torch.addcmul(x.relu() if rectify else x, z, std)
+        # Mixed precision would take the widest type of all three.
+        return torch.addcmul(x.relu() if rectify else x, z, std.to(x.dtype))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, Tensor | None, None]:
