@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -17,6 +19,7 @@ from hwnas.networks.bicubic import AddBicubic
 from hwnas.operators.layers import FloatLayers
 from hwnas.spaces import named_architecture
 from hwnas.spaces.baselines import ecbsr, espcn, fsrcnn, rfdn, srresnet
+from hwnas.weights import load_weights
 
 NAMES = ("espcn", "fsrcnn", "ecbsr", "rfdn", "srresnet")
 
@@ -140,6 +143,26 @@ def test_it_enlarges_by_the_scale(name: str, scale: int) -> None:
     network = named_architecture(name, scale, bicubic=True).build(FloatLayers())
     assert isinstance(network, AddBicubic)
     assert network(torch.rand(1, 3, 9, 7)).shape == (1, 3, 9 * scale, 7 * scale)
+
+
+@pytest.mark.parametrize("bicubic", [False, True])
+@pytest.mark.parametrize("name", ["espcn", "ecbsr"])
+def test_weights_from_elsewhere_are_known_by_the_places_of_their_layers(
+    tmp_path: Path, name: str, bicubic: bool
+) -> None:
+    """``0.weight``, ``1.weight`` and so on, whether or not the bicubic enlargement is added."""
+    torch.manual_seed(0)
+    architecture = named_architecture(name, 2, bicubic=bicubic)
+    file = {
+        f"{i}.{kind}": torch.randn_like(getattr(layer, kind))
+        for i, layer in enumerate(m for m in architecture.build(FloatLayers()).modules() if isinstance(m, nn.Conv2d))
+        for kind in ("weight", "bias")
+    }
+    save_file(file, tmp_path / "w.safetensors")
+    loaded = load_weights(architecture, tmp_path / "w.safetensors")
+    for i, layer in enumerate(m for m in loaded.modules() if isinstance(m, nn.Conv2d)):
+        assert torch.equal(layer.weight, file[f"{i}.weight"])
+        assert layer.bias is not None and torch.equal(layer.bias, file[f"{i}.bias"])
 
 
 @pytest.mark.parametrize("slimmed", [espcn, fsrcnn, ecbsr, rfdn, srresnet])

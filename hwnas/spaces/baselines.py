@@ -61,9 +61,10 @@ def ecbsr(scale: int | None, bicubic: bool, width: int = 16) -> Architecture:
 
 
 @NAMED.register("rfdn")
-def rfdn(scale: int | None, bicubic: bool, width: int = 50) -> Architecture:
+def rfdn(scale: int | None, bicubic: bool, width: int = 50, blocks: int = 4) -> Architecture:
     """RFDN of 50 channels and 4 blocks (Liu et al., 2020) without its attention."""
-    wiring = RFDNWiring.model_validate({"scale": scale or 4, "bicubic": bicubic, "channels": width})
+    fields = {"scale": scale or 4, "bicubic": bicubic, "channels": width, "blocks": blocks}
+    wiring = RFDNWiring.model_validate(fields)
     pointwise = {slot.name: {"kernel": 1} for slot in wiring.slots if {"keep", "fuse"} & set(slot.name.split("."))}
     signed = [f"block.{i}.{part}.0" for i in range(wiring.blocks) for part in ("keep", "refine")] + ["fuse", "pixels"]
     return _convolutions("rfdn", wiring, pointwise | {name: SIGNED | pointwise.get(name, {}) for name in signed})

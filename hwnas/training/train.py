@@ -129,10 +129,11 @@ def train(
             fabric.backward(loss)
             fabric.clip_gradients(wrapped, optimizer, max_norm=settings.gradient_clip, error_if_nonfinite=False)
             optimizer.step()
-            figures = {
-                "epoch": f"{epoch + 1}/{settings.epochs}", "loss": f"{losses.mean:.4f}", "best": f"{best:.2f} dB"
-            }  # fmt: skip
-            bar.advance(**(figures if is_read else {}))
+            if is_read:
+                shown = f"{epoch + 1}/{settings.epochs}"
+                bar.advance(epoch=shown, loss=f"{losses.mean:.4f}", best=f"{best:.2f} dB")
+            else:
+                bar.advance()
         mean = losses.read(f"epoch {epoch + 1}")
         psnr = validation.psnr(network)
         writer.add_scalar("train/loss", mean, epoch)

@@ -2,6 +2,7 @@
 
 import collections
 import random
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,11 @@ def _image(height: int, width: int) -> Tensor:
     return ((waves + 0.2 * (x > y)).clamp(0, 1) * 255).round()[None] / 255
 
 
-SLIMMED = {"fsrcnn": fsrcnn, "rfdn": rfdn}
+SLIMMED = {"fsrcnn": fsrcnn, "rfdn": partial(rfdn, blocks=1)}
+
+KINDS = ["quantnas", "adadm", "original-adadm", "srresnet", "espcn", *SLIMMED]
+FEW = [pytest.param(kind, marks=pytest.mark.slow) if kind in ("original-adadm", "fsrcnn") else kind for kind in KINDS]
+"""With those left to the slow tests that differ little from another."""
 
 RESIDUALS = {"quantnas": "add"}
 """What the kinds are called whose name is not that of their residual."""
@@ -107,7 +112,7 @@ def _optimised(path: Path, tmp_path: Path) -> collections.Counter[str]:
 
 
 @pytest.mark.parametrize("profile", PROFILE_NAMES)
-@pytest.mark.parametrize("kind", ["quantnas", "adadm", "original-adadm", "srresnet", "espcn", *SLIMMED])
+@pytest.mark.parametrize("kind", FEW)
 def test_every_graph_computes_what_the_network_does(tmp_path: Path, kind: str, profile: str) -> None:
     """In float arithmetic, where only sums in another order differ; in the mean, since one may round the other way."""
     network = _network(_architecture(kind), FOR_ALL)
@@ -119,7 +124,7 @@ def test_every_graph_computes_what_the_network_does(tmp_path: Path, kind: str, p
         assert np.abs(_run(path, x) - expected).mean() * 255 < 0.05
 
 
-@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("bits", [2, 4, 8, *(pytest.param(bits, marks=pytest.mark.slow) for bits in (3, 5, 6, 7))])
 @pytest.mark.parametrize("profile", PROFILE_NAMES)
 def test_every_width_makes_the_round_trip(tmp_path: Path, bits: int, profile: str) -> None:
     network = _network(_architecture("quantnas", (bits,)), PROFILES[profile].placement)
@@ -267,7 +272,7 @@ def test_tensorrt_reads_all_levels_of_an_image_to_its_border(tmp_path: Path, kin
     assert all(zeros[n.input[2]].dtype == np.int8 for n in graph.node if n.op_type == "QuantizeLinear")
 
 
-@pytest.mark.parametrize("kind", ["quantnas", "adadm", "original-adadm", "batch-norm", "srresnet", "espcn", *SLIMMED])
+@pytest.mark.parametrize("kind", [*KINDS, "batch-norm"])
 def test_on_a_cpu_all_but_the_last_sum_is_in_integers(tmp_path: Path, kind: str) -> None:
     network = _network(_architecture(kind), Placement())
     path = _export(network, tmp_path / "network.onnx", "onnxruntime-cpu")

@@ -76,7 +76,9 @@ def _trained(*widths: int, residual: str = "add") -> nn.Module:
     return network
 
 
-@pytest.mark.parametrize("residual", ["add", "adadm", "adadm frozen", "original-adadm", "batch-norm"])
+@pytest.mark.parametrize(
+    "residual", ["add", "adadm", "adadm frozen", pytest.param("original-adadm", marks=pytest.mark.slow), "batch-norm"]
+)
 @pytest.mark.parametrize("widths", [(FLOAT_BITS,), (8,), (4,), (4, 8, FLOAT_BITS)], ids=str)
 def test_a_trained_network_and_its_file_agree(tmp_path: Path, widths: tuple[int, ...], residual: str) -> None:
     network = _trained(*widths, residual=residual.split()[0])

@@ -75,6 +75,15 @@ def test_an_architecture_file_keeps_its_own_scale_and_residual(tmp_path: Path) -
         widths_of(path, 4, 8, cells=2)
 
 
+def test_float_weights_have_float_maps_where_widths_are_apart() -> None:
+    pairs = {
+        (spec.weight_bits, spec.activation_bits)
+        for candidates in widths_of("espcn", 4, 8, 32, separate=True).choices.values()
+        for spec in candidates
+    }
+    assert pairs == {(w, a) for w in (4, 8) for a in (4, 8, 32)} | {(32, 32)}
+
+
 def trained(architecture: Architecture, path: Path) -> nn.Module:
     """A float network whose weights nothing else would start with, and its file."""
     torch.manual_seed(7)
