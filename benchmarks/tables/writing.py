@@ -31,7 +31,7 @@ def mean_and_spread(values: Sequence[float]) -> str:
         return ""
     mean = statistics.fmean(values)
     spread = max(abs(value - mean) for value in values)
-    return f"{mean:#.4g}" + (f" ± {spread:.2g}" if spread > 0 else "")
+    return f"{mean:#.4g}" + (f" ± {spread:.2g}" if spread > 1e-9 else "")
 
 
 def markdown(cells: Cells) -> str:
