@@ -155,6 +155,7 @@ def test_budgets_that_cannot_be_met_together_are_refused_with_the_nearest() -> N
         COST_MODELS.remove("odd")
 
 
+@pytest.mark.slow
 def test_the_range_of_a_space_holds_its_networks() -> None:
     (budget,) = parse_budgets(["1GFLOPs@100x100"])
     reach = SEARCHES["falsr"].cost_range(falsr(), budget)

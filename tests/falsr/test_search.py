@@ -118,7 +118,9 @@ def test_a_finished_log_is_not_trained_again_and_gives_the_same(
     assert (tmp_path / "candidates.csv").read_text() == (path / "candidates.csv").read_text()
 
 
-@pytest.mark.parametrize("kept", [0, 3, 4, 9])
+@pytest.mark.parametrize(
+    "kept", [pytest.param(0, marks=pytest.mark.slow), 3, pytest.param(4, marks=pytest.mark.slow), 9]
+)
 def test_a_search_goes_on_from_any_line_of_its_log(
     searched: tuple[Path, SearchResult], tmp_path: Path, kept: int
 ) -> None:
@@ -178,6 +180,7 @@ def test_two_searches_do_not_share_a_folder(searched: tuple[Path, SearchResult],
         run(tmp_path, [BUDGET])
 
 
+@pytest.mark.slow
 def test_a_smallest_psnr_without_a_budget_chooses_the_cheapest_that_has_it(tmp_path: Path) -> None:
     free = run(tmp_path / "free")
     least = sorted(candidate.psnr for candidate in free.front)[len(free.front) // 2]
@@ -195,6 +198,7 @@ def test_a_psnr_that_nobody_reaches_is_told_and_the_best_kept(tmp_path: Path) ->
     assert "no candidate reached 99.00 dB" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_what_is_below_the_smallest_psnr_counts_for_nothing(tmp_path: Path) -> None:
     told = Told()
     FALSR().run(small_task(tmp_path, progress=told, min_psnr=99.0, generations=1))
