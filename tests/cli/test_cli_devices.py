@@ -244,7 +244,7 @@ def test_a_table_is_built_shown_and_used(
     hwnas: Any, process: Any, start: Callable[..., subprocess.Popen[str]], tiny: Sequence[str], out: Path, home: Path
 ) -> None:
     # Of 8x8 networks take a twentieth of a millisecond, which a busy machine cannot tell from none.
-    space = (*SPACE, "--input-size", "64x64")
+    space = (*SPACE, "--input-size", "32x32")
     # Ctrl-C after the first batch: what is there stays, and the same command goes on.
     building = start("table", "build", "--target", "cpu", *space, *FEW)
     while building.poll() is None and not list((home / "tables").glob("*.json") if home.exists() else ()):
@@ -258,7 +258,7 @@ def test_a_table_is_built_shown_and_used(
     assert len(shown["operators"]) == 21 and min(row["ms"] for row in shown["operators"]) == 0
     held = hwnas("table", "validate", "--target", "cpu", *space, "--networks", "3", "--rounds", "3", "--json").json
     assert len(held["measured_ms"]) == 3 and -1 <= held["accuracy"]["rho"] <= 1
-    limit = f"{2 * max(held['clock_ms']):.3f}ms@64x64"
+    limit = f"{2 * max(held['clock_ms']):.3f}ms@32x32"
     small = ("--bits", "32", "--scale", "2")
     answer = hwnas("search", *tiny, *small, "--target", "cpu", "--budget", limit, "--out", out, "--json")
     assert answer.code == 0, answer.err
@@ -272,12 +272,12 @@ def test_a_table_is_built_shown_and_used(
     assert predicted == sorted(predicted)
     chosen = next(row for row in rows if row[header.index("chosen")] == "1")
     assert float(chosen[header.index("latency@cpu_measured")]) == pytest.approx(found["costs"]["latency@cpu"])
-    priced = hwnas("cost", out, "--metric", "latency", "--target", "cpu", "--input-size", "64x64", "--json").json
+    priced = hwnas("cost", out, "--metric", "latency", "--target", "cpu", "--input-size", "32x32", "--json").json
     assert priced["method"] == "predicted" and priced["unit"] == "ms" and priced["value"] > 0
     assert priced["uncertainty"] is None and "onnxruntime" in priced["source"], "of few networks nothing can be said"
     without_size = hwnas("cost", out, "--metric", "latency", "--target", "cpu", "--json").json
-    assert without_size["input_size"] == "64x64", "the run's own"
+    assert without_size["input_size"] == "32x32", "the run's own"
     elsewhere = hwnas("cost", out, "--metric", "latency", "--target", "cpu", "--input-size", "9x9")
-    assert "it has one at 64x64" in elsewhere.only_error(1)
+    assert "it has one at 32x32" in elsewhere.only_error(1)
     other = hwnas("search", *tiny, *small, "--target", "cpu", "--budget", "8ms@9x9", "--out", out / "x")
     assert "--input-size 9x9" in other.err and re.search(r"takes about \d+ minutes?", other.err)
