@@ -135,6 +135,14 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+def parsed(options: argparse.ArgumentParser) -> argparse.Namespace:
+    """What was asked for."""
+    asked = options.parse_args()
+    if asked.quick and asked.docs:
+        options.error("figures of --quick say nothing, and are not for --docs")
+    return asked
+
+
 def main(table: Published) -> None:
     """The command of a script."""
     names = [row.name for row in table.rows()]
@@ -144,9 +152,7 @@ def main(table: Published) -> None:
     options.add_argument("--rows", help=f"with commas, of {', '.join(names)}; all unless told")
     options.add_argument("--seeds", type=int, default=1, help="how many runs of each row")
     options.add_argument("--minutes", type=float, default=600, help="after which no more is run")
-    asked = options.parse_args()
-    if asked.quick and asked.docs:
-        options.error("figures of --quick say nothing, and are not for --docs")
+    asked = parsed(options)
     wanted = names if asked.rows is None else asked.rows.split(",")
     if unknown := [name for name in wanted if name not in names]:
         options.error(f"there is no row {unknown[0]}; there are {', '.join(names)}")
@@ -195,7 +201,10 @@ def _make_table(table: Published, rows: Sequence[Row], asked: Any) -> None:
     draw(folder / "table.png", table.title, table.x, series)
     print(markdown(cells))
     if asked.docs:
-        how = f"Searched by {' '.join(size.search)}; trained by {' '.join(size.train)}. What was not run is absent."
+        how = (
+            f"Searched by {' '.join(size.search)}; trained by {' '.join(size.train)}; the rest as in the preset tiny. "
+            "What was not run is absent."
+        )
         code = ", ".join(sorted({kept["commit"] for row in made for kept in found[row.name]}))
         into_results(table.name, table.title, _command(asked), cells, how, code)
 

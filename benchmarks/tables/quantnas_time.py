@@ -2,8 +2,8 @@
 
     python benchmarks/tables/quantnas_time.py --data div2k --minutes 10 --docs
 
-The preset `paper` in bfloat16, channels last, images on the GPU. Each call works for
---minutes at most and goes on where the last one ended, at the end of an epoch; the table is printed when all is done.
+The preset `paper` in bfloat16, channels last, images on the GPU. Each call works for --minutes at most and goes on
+where the last one ended, at the end of an epoch; the table is printed when all is done.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from driver import QUICK, parser
+from driver import QUICK, parsed, parser
 from running import guarded, run_until
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from writing import into_results, markdown, write_csv
@@ -37,7 +37,7 @@ def main() -> None:
     options = parser()
     options.add_argument("--data", help="photographs to search and train on; div2k unless told, or --quick")
     options.add_argument("--minutes", type=float, default=600, help="after which this call ends")
-    asked = options.parse_args()
+    asked = parsed(options)
     asked.data = asked.data or ("bundled" if asked.quick else "div2k")
     guarded(lambda: make_table(asked))
 
@@ -68,7 +68,7 @@ def make_table(asked: argparse.Namespace) -> None:
             f"On {device}, which may have had other work; images/s of whole epochs, with their validation, the rest of "
             "whole commands. The paper's 24 hours are of its search."
         )
-        command = f"python benchmarks/tables/quantnas_time.py --data {Path(asked.data).name}{' --quick' * asked.quick}"
+        command = f"python benchmarks/tables/quantnas_time.py --data {Path(asked.data).name}"
         into_results("quantnas-time", "QuantNAS: the time of a search and of the final training", command, cells, how)
 
 
@@ -82,14 +82,19 @@ def watched(kept: Path, words: list[str], end: float) -> bool:
     watcher = threading.Thread(target=_watch, args=(seen, stop))
     watcher.start()
     started = time.monotonic()
+    failed = False
     try:
-        is_done = run_until(words, end)
+        return run_until(words, end)
+    except HwnasError:
+        failed = True
+        raise
     finally:
         stop.set()
         watcher.join()
-    pieces = json.loads(kept.read_text()) if kept.exists() else []
-    write_text(kept, json.dumps([*pieces, {"seconds": time.monotonic() - started, "gpu": seen}]))
-    return is_done
+        if not failed:
+            pieces = json.loads(kept.read_text()) if kept.exists() else []
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            write_text(kept, json.dumps([*pieces, {"seconds": time.monotonic() - started, "gpu": seen}]))
 
 
 def _watch(seen: list[tuple[float, float]], stop: threading.Event) -> None:
