@@ -194,7 +194,9 @@ def _until(condition: Callable[[], Any], seconds: float = 100) -> None:
     assert condition()
 
 
-@pytest.mark.parametrize("how", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL])
+@pytest.mark.parametrize(
+    "how", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+)
 def test_a_search_that_is_stopped_goes_on(
     start: Callable[..., subprocess.Popen[str]], hwnas: Hwnas, falsr: Sequence[str], out: Path, how: signal.Signals
 ) -> None:

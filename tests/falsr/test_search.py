@@ -163,6 +163,7 @@ def test_a_failed_candidate_is_recorded_and_the_search_goes_on(
     assert row["error"] == failed["error"] and not row["psnr_db"]
 
 
+@pytest.mark.slow
 def test_if_all_fail_the_search_says_why(tmp_path: Path) -> None:
     hopeless = {"steps": 4, "batch": 2, "crop": 8, "learning_rate": 1e30}
     with pytest.raises(
@@ -211,6 +212,7 @@ def test_what_is_below_the_smallest_psnr_counts_for_nothing(tmp_path: Path) -> N
     assert f"least {format_quantity(float(only['flops']), 'MACs')} and" in best.lines[-1]
 
 
+@pytest.mark.slow
 def test_early_stopping_gives_up_candidates_and_says_so(tmp_path: Path) -> None:
     settings = {"evaluation": {"steps": 8, "batch": 2, "crop": 8, "learning_rate": 2e-3, "early_stop": 0.0}}
     run(tmp_path, population=6, generations=4, **settings)
@@ -269,6 +271,7 @@ def test_killed_at_any_time_it_goes_on_and_evaluates_nothing_twice(tmp_path: Pat
     assert len(rows(tmp_path / "run")) == 12
 
 
+@pytest.mark.slow
 def test_generations_are_told_with_their_figures(tmp_path: Path) -> None:
     told = Told()
     FALSR().run(small_task(tmp_path, [BUDGET], told))
