@@ -93,6 +93,7 @@ def test_the_format_is_exported_and_opened(hwnas: Any, espcn: Any, low: Path, tm
     assert hwnas("upscale", path, low / "even.png", tmp_path / "large.png").code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("contributed")
 def test_the_format_and_the_device_keep_their_contracts(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "contributed.py"]

@@ -240,6 +240,7 @@ def test_tables_are_listed_and_a_damaged_one_is_named(hwnas: Any, tired: None, h
     assert "damaged" in hwnas("table", "list").out and "damaged" in hwnas("targets", "check", "abacus").out
 
 
+@pytest.mark.slow
 def test_a_table_is_built_shown_and_used(
     hwnas: Any, process: Any, start: Callable[..., subprocess.Popen[str]], tiny: Sequence[str], out: Path, home: Path
 ) -> None:

@@ -161,6 +161,7 @@ def test_another_search_has_no_workers(hwnas: Hwnas, tiny: Sequence[str], out: P
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_a_psnr_that_nothing_reaches_fails_and_keeps_the_best(hwnas: Hwnas, falsr: Sequence[str], out: Path) -> None:
     error = hwnas("search", *falsr, "--min-psnr", "90", "--out", out).error(FAILED)
     assert "no candidate reached 90.00 dB; the best, which is kept, has" in error

@@ -151,6 +151,7 @@ def test_a_file_is_pushed_run_and_removed(phone: Phone, tmp_path: Path, model: P
     assert list((tmp_path / STORAGE).iterdir()) == []
 
 
+@pytest.mark.slow
 def test_files_take_turns_in_changing_order_until_they_are_certain(phone: Phone, tmp_path: Path, model: Path) -> None:
     other = tmp_path / "other.tflite"
     other.write_bytes(model.read_bytes()[:1000])

@@ -167,6 +167,7 @@ def test_a_process_that_is_stopped_is_an_error(
     wait_for(stage.is_empty, "something is left")
 
 
+@pytest.mark.slow
 def test_an_inference_may_take_longer_than_silence_is_borne(
     host: str | None, stage: Stage, espcn: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,7 +43,10 @@ def _image(height: int, width: int) -> Tensor:
 SLIMMED = {"fsrcnn": fsrcnn, "rfdn": partial(rfdn, blocks=1)}
 
 KINDS = ["quantnas", "adadm", "original-adadm", "srresnet", "espcn", *SLIMMED]
-FEW = [pytest.param(kind, marks=pytest.mark.slow) if kind in ("original-adadm", "fsrcnn") else kind for kind in KINDS]
+FEW = [
+    pytest.param(kind, marks=pytest.mark.slow) if kind in ("original-adadm", "fsrcnn", "rfdn") else kind
+    for kind in KINDS
+]
 """With those left to the slow tests that differ little from another."""
 
 RESIDUALS = {"quantnas": "add"}
