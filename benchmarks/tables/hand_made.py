@@ -28,11 +28,13 @@ def widest(family: str, fits: Callable[[Architecture], bool]) -> Architecture:
         made: Architecture = FAMILIES[family](SCALE, True, width)
         return made.with_bits(8).model_copy(update={"name": f"{family}-{width}"})
 
-    low, high = 1, WIDEST // step  # what is known to fit, and not to
-    if not fits(at(step)):
+    low, high = 0, 1  # what is known to fit, and not to; doubled, since to measure far too wide a network takes minutes
+    while fits(at(high * step)):
+        low, high = high, 2 * high
+        if high * step > WIDEST:
+            raise HwnasError(f"a {family} of {low * step} channels fits, and there is none above {WIDEST}")
+    if not low:
         raise AbsentError(f"no {family} fits, however narrow")
-    if fits(at(high * step)):
-        raise HwnasError(f"a {family} of {WIDEST} channels fits, and there is none wider")
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(at(middle * step)) else (low, middle)
