@@ -22,7 +22,7 @@ from hwnas.architecture import Architecture
 
 MILLISECONDS, SIZE = 20, "90x160"
 SPACE = (
-    *("--algorithm", "trilevel", "--space", "trilevel-b"),
+    *("--algorithm", "trilevel", "--space", "trilevel-b", "--channels", "64"),
     *("--set", "space.network=fixed", "--set", "space.path=[0,0,0,0]"),
     *("--target", "cpu", "--bits", "8", "--bicubic"),
 )
