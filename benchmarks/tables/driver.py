@@ -20,6 +20,7 @@ from running import answer, guarded, run_until
 from writing import ROOT, commit, into_results, markdown, mean_and_spread, write_csv
 
 from hwnas.architecture import Architecture, load_architecture
+from hwnas.cost_models import cost_model
 from hwnas.errors import HwnasError
 from hwnas.files import write_text
 from hwnas.run_directory import RunDirectory
@@ -143,8 +144,13 @@ def parsed(options: argparse.ArgumentParser) -> argparse.Namespace:
     return asked
 
 
-def main(table: Published) -> None:
-    """The command of a script."""
+def main(table: Published, quick: Published | None = None) -> None:
+    """The command of a script.
+
+    Args:
+        table: what it makes.
+        quick: what it makes with --quick, where a few steps alone are not quick enough; of the same rows.
+    """
     names = [row.name for row in table.rows()]
     options = parser()
     options.add_argument("--data", default="bundled", help="photographs to search and train on")
@@ -160,7 +166,8 @@ def main(table: Published) -> None:
         options.error("--seeds is 1 at least")
     if missing := [test for test in asked.test if not test.is_dir()]:
         options.error(f"there is no folder {missing[0]}")
-    guarded(lambda: _make_table(table, [row for row in table.rows() if row.name in wanted], asked))
+    made = quick if asked.quick and quick is not None else table
+    guarded(lambda: _make_table(made, [row for row in made.rows() if row.name in wanted], asked))
 
 
 def _make_table(table: Published, rows: Sequence[Row], asked: Any) -> None:
@@ -256,9 +263,10 @@ def _make(table: Published, row: Row, place: Path, size: Size, seed: int, data: 
             before = json.loads(spent.read_text()) if spent.exists() else 0.0
             write_text(spent, json.dumps(before + time.monotonic() - started))
         done.touch()
+    found = load_architecture(RunDirectory(run).architecture)
     figures: dict[str, float] = {}
     for label, (metric, unit) in COSTS.items():
-        figures[label] = answer("cost", run, "--metric", metric)["value"] / unit
+        figures[label] = cost_model(metric).architecture_cost(found).value / unit
     if table.measure is not None:
         figures |= table.measure(run)
     seconds = json.loads(spent.read_text())

@@ -15,7 +15,8 @@ FAMILIES = {"espcn": espcn, "fsrcnn": fsrcnn, "ecbsr": ecbsr, "rfdn": rfdn, "srr
 STEPS = {"rfdn": 2}
 """Between widths that there are, where not all are."""
 
-WIDEST = 512
+NARROW, WIDEST = 16, 512
+"""Widths that are tried first, and last."""
 
 SCALE = 4
 
@@ -28,16 +29,17 @@ def widest(family: str, fits: Callable[[Architecture], bool]) -> Architecture:
         made: Architecture = FAMILIES[family](SCALE, True, width)
         return made.with_bits(8).model_copy(update={"name": f"{family}-{width}"})
 
-    low, high = 0, 1  # what is known to fit, and not to; doubled, since to measure far too wide a network takes minutes
+    # What is known to fit, and not to; doubled, since to measure far too wide a network takes minutes.
+    low, high = 0, NARROW // step
     while fits(at(high * step)):
         low, high = high, 2 * high
         if high * step > WIDEST:
             raise HwnasError(f"a {family} of {low * step} channels fits, and there is none above {WIDEST}")
-    if not low:
-        raise AbsentError(f"no {family} fits, however narrow")
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(at(middle * step)) else (low, middle)
+    if not low:
+        raise AbsentError(f"no {family} fits, however narrow")
     return at(low * step)
 
 
