@@ -13,6 +13,7 @@ from types import ModuleType
 import pytest
 from PIL import Image
 
+from hwnas.architecture import Architecture
 from hwnas.cost_models import cost_model
 from hwnas.errors import HwnasError
 
@@ -67,9 +68,23 @@ def test_a_hand_made_network_is_as_wide_as_the_budget_allows(script: Callable[[s
     assert cost(width) <= limit < cost(width + hand_made.STEPS.get(family, 1))
 
 
+@pytest.mark.parametrize(("family", "width"), [("espcn", 1), ("espcn", 16), ("ecbsr", 15), ("ecbsr", 511), ("rfdn", 2)])
+def test_the_widest_is_found_from_wherever_it_is(script: Callable[[str], ModuleType], family: str, width: int) -> None:
+    hand_made, tried = script("hand_made"), []
+
+    def fits(architecture: Architecture) -> bool:
+        tried.append(int(architecture.name.rpartition("-")[2]))
+        return tried[-1] <= width
+
+    assert hand_made.widest(family, fits).name == f"{family}-{width}"
+    assert max(tried) <= max(2 * width, hand_made.NARROW) and len(tried) == len(set(tried))
+
+
 def test_a_family_that_no_budget_has_room_for_is_named(script: Callable[[str], ModuleType]) -> None:
     with pytest.raises(HwnasError, match="no espcn fits, however narrow"):
         script("hand_made").widest("espcn", lambda architecture: False)
+    with pytest.raises(HwnasError, match="espcn fits with 512 channels, and is not tried with more"):
+        script("hand_made").widest("espcn", lambda architecture: True)
 
 
 def test_every_row_of_every_table_has_a_name_of_its_own(script: Callable[[str], ModuleType]) -> None:
@@ -81,6 +96,8 @@ def test_every_row_of_every_table_has_a_name_of_its_own(script: Callable[[str], 
             assert len(names) == len(set(names))
             assert {row.point[0] for row in module.rows() if row.point} <= set(names)
             counts[path.stem] = len(names)
+    within = [row.name for row in script("comparison_latency").Within(2, (24, 40)).rows()]
+    assert within == [row.name for row in script("comparison_bitops").rows()]
     assert counts["quantnas_1"] == 7 and counts["quantnas_2"] == 8 and counts["comparison_bitops"] == 6
 
 

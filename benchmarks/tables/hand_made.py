@@ -34,7 +34,7 @@ def widest(family: str, fits: Callable[[Architecture], bool]) -> Architecture:
     while fits(at(high * step)):
         low, high = high, 2 * high
         if high * step > WIDEST:
-            raise HwnasError(f"a {family} of {low * step} channels fits, and there is none above {WIDEST}")
+            raise HwnasError(f"{family} fits with {low * step} channels, and is not tried with more than {WIDEST}")
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(at(middle * step)) else (low, middle)
