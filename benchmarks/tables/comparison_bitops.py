@@ -11,7 +11,8 @@ would be room for 78 channels.
 from __future__ import annotations
 
 import hand_made
-from driver import RUN, Published, Row, main
+from driver import main
+from published import RUN, Published, Row
 
 from hwnas.architecture import Architecture
 from hwnas.budget import parse_budget
@@ -30,4 +31,4 @@ def rows() -> list[Row]:
 
 
 if __name__ == "__main__":
-    main(Published("comparison-bitops", f"Within {BUDGET}: found, and made by hand", rows))
+    main(Published("comparison-bitops", f"Within {BUDGET}: found, and made by hand", rows, rates=hand_made.RATES))

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import hand_made
-from driver import RUN, Published, Row, main
+from driver import main
+from published import RUN, Published, Row
 from running import answer
 
 from hwnas.architecture import Architecture
@@ -69,7 +70,7 @@ class Within:
 
     def published(self) -> Published:
         title = f"Within {self.milliseconds:g} ms at {format_size(self.size)} in int8: found, and made by hand"
-        return Published("comparison-latency", title, self.rows, x="ms", measure=self.measure)
+        return Published("comparison-latency", title, self.rows, x="ms", measure=self.measure, rates=hand_made.RATES)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from driver import ARCHITECTURE, AbsentError, Row
+from published import ARCHITECTURE, AbsentError, Row
 
 from hwnas.architecture import Architecture
 from hwnas.errors import HwnasError
@@ -17,6 +17,9 @@ STEPS = {"rfdn": 2}
 
 NARROW, WIDEST = 16, 512
 """Widths that are tried first, and last."""
+
+RATES = (2e-3, 5e-4)
+"""Learning rates to train each network with, ours too: in the wide ones of few layers the higher kills channels."""
 
 SCALE = 4
 

@@ -11,7 +11,8 @@ of the training in which AdaDM is frozen, are those of the preset tiny.
 
 from __future__ import annotations
 
-from driver import RUN, Published, Row, main
+from driver import main
+from published import RUN, Published, Row
 
 
 def _uniform(network: str, bits: int, method: str, gbitops: float, psnr: float) -> Row:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import random
 
-from driver import ARCHITECTURE, Published, Row, main
+from driver import main
+from published import ARCHITECTURE, Published, Row
 
 from hwnas.spaces import SPACES, SpaceOptions
 

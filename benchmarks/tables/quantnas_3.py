@@ -8,7 +8,8 @@ C are of a reduced space, which it does not tell.
 
 from __future__ import annotations
 
-from driver import RUN, Published, Row, main
+from driver import main
+from published import RUN, Published, Row
 
 
 def _row(name: str, said: str, gflops: float, psnr: float, *options: str) -> Row:

@@ -9,7 +9,8 @@ figures.
 
 from __future__ import annotations
 
-from driver import RUN, Published, Row, main
+from driver import main
+from published import RUN, Published, Row
 
 
 def _named(name: str, **published: float) -> Row:

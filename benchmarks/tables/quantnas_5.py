@@ -9,7 +9,8 @@ entropy term that is the preset's, 20 times the published one, since steps are f
 
 from __future__ import annotations
 
-from driver import RUN, SEARCHED, SMALL, Published, Row, Size, main
+from driver import main
+from published import RUN, SEARCHED, SMALL, Published, Row, Size
 
 OURS = ("--bits", "4,8", "--bicubic")
 SPACES = {

@@ -19,7 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from driver import QUICK, parsed, parser
+from driver import parsed, parser
+from published import QUICK
 from running import guarded, run_until
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from writing import into_results, markdown, write_csv

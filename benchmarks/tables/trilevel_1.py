@@ -9,7 +9,8 @@ that of AGD's own authors, whose figures these are (0.41 M, 108.6 GMACs).
 
 from __future__ import annotations
 
-from driver import Published, Row, main
+from driver import main
+from published import Published, Row
 
 
 def _row(name: str, millions: float, gmacs: float, **psnrs: float) -> Row:

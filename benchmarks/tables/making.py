@@ -1,0 +1,159 @@
+"""Makes a row of a table: runs its commands, which go on where they were interrupted, and measures what they leave."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from published import ARCHITECTURE, RUN, SEARCHED, Published, Row, Size
+from running import run_until
+from writing import commit
+
+from hwnas.architecture import load_architecture
+from hwnas.checkpoints import load_network
+from hwnas.cost_models import cost_model
+from hwnas.files import write_text
+from hwnas.run_directory import RunDirectory
+
+COSTS = {"GBitOps 32x32": ("bitops", 1e9), "GMACs 256x256": ("flops", 1e9), "K parameters": ("params", 1e3)}
+"""What all rows cost: column to metric, and its unit."""
+
+STARTS = ("search", "train", "run")
+"""Commands that take settings and data, and go on by --resume."""
+
+STARTS = ("search", "train", "run")
+"""Commands that take settings and data, and go on by --resume."""
+
+
+@dataclass(frozen=True)
+class Making:
+    """One row of one seed, as it is made.
+
+    Attributes:
+        table: of which it is one.
+        row: what it is.
+        folder: of the table.
+        size: of searches and trainings.
+        seed: of it.
+        data: photographs.
+        end: when the time is up, by the monotonic clock.
+    """
+
+    table: Published
+    row: Row
+    folder: Path
+    size: Size
+    seed: int
+    data: str
+    end: float
+
+    @property
+    def place(self) -> Path:
+        """Its folder."""
+        return self.folder / f"{self.row.name}-{self.seed}"
+
+    @property
+    def run(self) -> Path:
+        """What its commands search and train, but for trainings at several rates."""
+        return self.place / "run"
+
+    @property
+    def architecture(self) -> Path:
+        """Of all seeds the same."""
+        return self.folder / f"{self.row.name}.json"
+
+    @property
+    def rate(self) -> Path:
+        """Of all seeds the same too: the learning rate that was best."""
+        return self.folder / f"{self.row.name}.rate"
+
+    def make(self) -> bool:
+        """Run what it lacks; whether it is there in the end.
+
+        Raises:
+            AbsentError: if there cannot be one.
+            HwnasError: if a command fails.
+        """
+        if (self.place / "row.json").exists():
+            return True
+        self.place.mkdir(parents=True, exist_ok=True)
+        if self.row.architecture is not None and not self.architecture.exists():
+            self.row.architecture().save(self.architecture)
+        trained = self.run
+        for i, command in enumerate(self.row.commands):
+            if command[0] == "train" and self.table.rates:
+                runs = self._at_rates(command)
+                if runs is None:
+                    return False
+                trained = max(runs, key=lambda run: load_network(RunDirectory(run).weights)[0].validation_psnr)
+                write_text(self.rate, trained.name.removeprefix("rate-"))
+            elif not self._is_run(str(i), self._words(command)):
+                return False
+        self._keep(trained)
+        return True
+
+    def _words(self, command: Sequence[str]) -> list[str]:
+        if command[0] == "train" and RUN in command:
+            # It has the settings of its search.
+            return ["train", str(self.run), *(["--resume"] if (self.run / "train").exists() else [])]
+        words = self._named(command)
+        if command[0] not in STARTS:
+            return words
+        settings = self.size.train if command[0] == "train" else (*self.size.search, *self.size.train)
+        return self._start(words, settings, self.run)
+
+    def _named(self, command: Sequence[str]) -> list[str]:
+        stands_for = {RUN: str(self.run), ARCHITECTURE: str(self.architecture)}
+        if self.row.point is not None:
+            stands_for[SEARCHED] = str(self.folder / f"{self.row.point[0]}-{self.seed}" / "run")
+        return [stands_for.get(word, word) for word in command]
+
+    def _start(self, words: Sequence[str], settings: Sequence[str], out: Path) -> list[str]:
+        """A command that starts a run, or goes on with it."""
+        options = [part for setting in settings for part in ("--set", setting)]
+        resume = ["--resume"] if (out / "config.yaml").exists() else []
+        return [*words, "--data", self.data, "--seed", str(self.seed), *options, "--out", str(out), *resume]
+
+    def _at_rates(self, command: Sequence[str]) -> list[Path] | None:
+        """Trainings at all rates, or at the one that was chosen; None if the time was up."""
+        found = str(RunDirectory(self.run).architecture)
+        words = self._named([found if word == RUN else word for word in command])
+        rates = (float(self.rate.read_text()),) if self.rate.exists() else self.table.rates
+        runs = []
+        for rate in rates:
+            out = self.place / f"rate-{rate:g}"
+            settings = (*self.size.train, f"train.learning_rate={rate:g}")
+            if not self._is_run(out.name, self._start(words, settings, out)):
+                return None
+            runs.append(out)
+        return runs
+
+    def _is_run(self, name: str, words: Sequence[str]) -> bool:
+        """Whether a command is done in the end; its time is counted."""
+        done, spent = self.place / f"{name}.done", self.place / "seconds.json"
+        if done.exists():
+            return True
+        print(f"{self.row.name}, seed {self.seed}: hwnas {' '.join(words)}", flush=True)
+        started = time.monotonic()
+        try:
+            if not run_until(words, self.end):
+                return False
+        finally:
+            before = json.loads(spent.read_text()) if spent.exists() else 0.0
+            write_text(spent, json.dumps(before + time.monotonic() - started))
+        done.touch()
+        return True
+
+    def _keep(self, run: Path) -> None:
+        architecture = load_architecture(RunDirectory(run).architecture)
+        figures = {} if not self.table.rates else {"rate": float(self.rate.read_text())}
+        for label, (metric, unit) in COSTS.items():
+            figures[label] = cost_model(metric).architecture_cost(architecture).value / unit
+        if self.table.measure is not None:
+            figures |= self.table.measure(run)
+        seconds = json.loads((self.place / "seconds.json").read_text())
+        kept = {"figures": figures, "seconds": seconds, "commit": commit(), "steps": self.size.train_steps}
+        write_text(self.place / "row.json", json.dumps({**kept, "run": run.name}, indent=1))
