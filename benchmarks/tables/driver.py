@@ -52,7 +52,7 @@ def main(table: Published, quick: Published | None = None) -> None:
 
     Args:
         table: what it makes.
-        quick: what it makes with --quick, where a few steps alone are not quick enough; of the same rows.
+        quick: what it makes with --quick, where a few steps alone are not quick enough: of the same rows, or some.
     """
     names = [row.name for row in table.rows()]
     options = parser()
@@ -62,6 +62,8 @@ def main(table: Published, quick: Published | None = None) -> None:
     options.add_argument("--seeds", type=int, default=1, help="how many runs of each row")
     options.add_argument("--minutes", type=float, default=600, help="after which no more is run")
     asked = parsed(options)
+    made = quick if asked.quick and quick is not None else table
+    names = [row.name for row in made.rows()]
     wanted = names if asked.rows is None else asked.rows.split(",")
     if unknown := [name for name in wanted if name not in names]:
         options.error(f"there is no row {unknown[0]}; there are {', '.join(names)}")
@@ -69,7 +71,6 @@ def main(table: Published, quick: Published | None = None) -> None:
         options.error("--seeds is 1 at least")
     if missing := [test for test in asked.test if not test.is_dir()]:
         options.error(f"there is no folder {missing[0]}")
-    made = quick if asked.quick and quick is not None else table
     guarded(lambda: _make_table(made, [row for row in made.rows() if row.name in wanted], asked))
 
 
