@@ -167,4 +167,4 @@ def test_the_rate_that_is_best_by_held_out_photographs_is_that_of_later_runs(tmp
     assert f"train.learning_rate={best}" in second
     with (folder / "table.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
-    assert float(row["rate"]) == float(best) and row["runs"] == "2"
+    assert float(row["learning rate"]) == float(best) and row["runs"] == "2"

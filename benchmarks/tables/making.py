@@ -24,9 +24,6 @@ COSTS = {"GBitOps 32x32": ("bitops", 1e9), "GMACs 256x256": ("flops", 1e9), "K p
 STARTS = ("search", "train", "run")
 """Commands that take settings and data, and go on by --resume."""
 
-STARTS = ("search", "train", "run")
-"""Commands that take settings and data, and go on by --resume."""
-
 
 @dataclass(frozen=True)
 class Making:
@@ -149,7 +146,7 @@ class Making:
 
     def _keep(self, run: Path) -> None:
         architecture = load_architecture(RunDirectory(run).architecture)
-        figures = {} if not self.table.rates else {"rate": float(self.rate.read_text())}
+        figures = {} if not self.table.rates else {"learning rate": float(self.rate.read_text())}
         for label, (metric, unit) in COSTS.items():
             figures[label] = cost_model(metric).architecture_cost(architecture).value / unit
         if self.table.measure is not None:
