@@ -50,11 +50,20 @@ def require_writable(path: Path) -> None:
     _beside(path).unlink()
 
 
+def is_leftover(entry: Path, path: Path) -> bool:
+    """Whether ``entry`` is what a killed process left that was about to write ``path``."""
+    return entry.name.startswith(_prefix(path)) and entry.suffix == path.suffix
+
+
+def _prefix(path: Path) -> str:
+    return f".{path.stem}-"
+
+
 def _beside(path: Path) -> Path:
     """An empty file of a name of its own in the folder of ``path``."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path), suffix=path.suffix)
     except OSError as error:
         raise HwnasError(f"cannot write {path}: {error.strerror}; choose another folder") from error
     os.close(handle)

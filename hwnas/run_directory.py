@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hwnas.errors import HwnasError, UsageError
-from hwnas.files import write_text
+from hwnas.files import is_leftover, require_writable
 
 CONFIG = "config.yaml"
 ARCHITECTURE = "architecture.json"
@@ -38,7 +38,7 @@ class RunDirectory:
         run = cls(path)
         if run.exists:
             raise UsageError(f"{path} holds a run already; go on with it by --resume, or choose another --out")
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and (not path.is_dir() or any(not is_leftover(entry, run.config) for entry in path.iterdir())):
             raise UsageError(f"{path} exists and is not a run of hwnas; choose another --out")
         run.is_new, run._made = True, not path.exists()
         try:
@@ -46,8 +46,7 @@ class RunDirectory:
         except OSError as error:
             raise HwnasError(f"cannot create {path}: {error.strerror}; choose another --out") from error
         # Found out now rather than after the first epoch.
-        write_text(path / ".writable", "")
-        (path / ".writable").unlink()
+        require_writable(run.config)
         return run
 
     @contextmanager

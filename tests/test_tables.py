@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import importlib
+import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -41,17 +44,77 @@ def writing(script: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
 
 def test_a_table_stands_once_between_its_marks(writing: ModuleType, tmp_path: Path) -> None:
     for figure in ("1", "2"):
-        writing.into_results("one", "One", "python one.py", [["a", "b"], ["x", figure]], "Twice.")
-        writing.into_results("two", "Two", "python two.py", [["a"], ["y"]], "Once.")
+        writing.into_results("one", "One", "python one.py", [["a", "b"], ["x", figure]], "Twice.", "abc, a machine")
+        writing.into_results("two", "Two", "python two.py", [["a"], ["y"]], "Once.", "abc, a machine")
     text = (tmp_path / "results.md").read_text()
     assert text.startswith("# Results\n\nOthers.\n") and text.count("### One") == text.count("### Two") == 1
     assert "| a | b |\n| --- | --- |\n| x | 2 |" in text and "| x | 1 |" not in text
     assert text.index("### One") < text.index("### Two") and "    python one.py\n" in text
+    (tmp_path / "results.md").write_text(text.replace("<!-- end of one -->\n", ""))
+    with pytest.raises(HwnasError, match="has no line <!-- end of one --> after <!-- one -->"):
+        writing.into_results("one", "One", "python one.py", [["a"]], "Thrice.", "abc, a machine")
+    assert "### Two" in (tmp_path / "results.md").read_text()
 
 
-def test_runs_are_told_by_their_mean_and_spread(writing: ModuleType) -> None:
-    assert writing.mean_and_spread([27.1, 27.3, 27.4]) == "27.27 ± 0.17"
-    assert writing.mean_and_spread([27.1]) == "27.10" and writing.mean_and_spread([]) == ""
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([27.1, 27.3, 27.4], "27.27 ± 0.17"),
+        ([27.1], "27.10"),
+        ([], ""),
+        ([1517.6], "1518"),
+        ([16700.4, 16700.4], "16700"),
+        ([0.002], "0.0020"),
+        ([0.60714, 0.61], "0.6086 ± 0.0014"),
+        ([30.001, 30.0], "30.00 ± 0.00"),
+    ],
+)
+def test_runs_are_told_by_their_mean_and_spread(writing: ModuleType, values: list[float], said: str) -> None:
+    assert writing.mean_and_spread(values) == said
+
+
+@pytest.fixture
+def kept(script: Callable[[str], ModuleType], tmp_path: Path) -> tuple[ModuleType, Any]:
+    """A row of three runs, of which two are scored on Set5 and one on Set14."""
+    row = script("published").Row("one", {"network": "one"}, (("train", "espcn"),), {"Set5 dB": 31.0, "Manga dB": 9.0})
+    scores = [{"Set5 dB": 30.0, "Set14 dB": 27.0}, {"Set5 dB": 30.2}, {}]
+    for seed, scored in enumerate(scores):
+        figures = {"GMACs": 2.4285714, **scored}
+        spent = {"seconds": 60, "commits": ["abc"], "machines": ["a machine"]}
+        (tmp_path / f"one-{seed}").mkdir()
+        text = json.dumps({"figures": figures, **spent, "steps": 4, "run": "run"})
+        (tmp_path / f"one-{seed}" / "row.json").write_text(text)
+    return script("cells"), row
+
+
+def test_a_figure_that_some_runs_lack_is_left_out(kept: tuple[ModuleType, Any], tmp_path: Path) -> None:
+    cells, row = kept
+    head, line = cells.cells_of_rows(tmp_path, {row: cells.kept_rows(tmp_path, row)})
+    said = dict(zip(head, line, strict=True))
+    assert said["runs"] == "3" and said["GMACs"] == "2.429" and said["minutes"] == "3.0"
+    assert said["Set5 dB"] == said["Set14 dB"] == "" and said["published, DIV2K: Set5 dB"] == "31"
+    assert "published, DIV2K: Manga dB" not in head
+    shutil.rmtree(tmp_path / "one-2")
+    head, line = cells.cells_of_rows(tmp_path, {row: cells.kept_rows(tmp_path, row)})
+    assert dict(zip(head, line, strict=True))["Set5 dB"] == "30.10 ± 0.10"
+
+
+def test_programs_are_told_of_each_run_in_all_digits(
+    kept: tuple[ModuleType, Any], writing: ModuleType, tmp_path: Path
+) -> None:
+    cells, row = kept
+    writing.write_csv(tmp_path / "table.csv", cells.lines_of_runs(tmp_path, {row: cells.kept_rows(tmp_path, row)}))
+    with (tmp_path / "table.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["seed"] for line in lines] == ["0", "1", "2"] and lines[0]["GMACs"] == "2.4285714"
+    assert [line["Set5 dB"] for line in lines] == ["30.0", "30.2", ""]
+
+
+def test_a_damaged_row_is_named(kept: tuple[ModuleType, Any], tmp_path: Path) -> None:
+    cells, row = kept
+    (tmp_path / "one-1" / "row.json").write_text('{"figures": {"GM')
+    with pytest.raises(HwnasError, match=r"one-1/row\.json cannot be read; remove the folder"):
+        cells.kept_rows(tmp_path, row)
 
 
 @pytest.mark.parametrize("family", ["espcn", "fsrcnn", "ecbsr", "rfdn", "srresnet"])
@@ -99,6 +162,14 @@ def test_every_row_of_every_table_has_a_name_of_its_own(script: Callable[[str], 
             counts[path.stem] = len(names)
     within = [row.name for row in script("comparison_latency").Within(2, (24, 40)).rows()]
     assert within == [row.name for row in script("comparison_bitops").rows()]
+    trilevel = script("trilevel_1").rows()
+    assert [row.name for row in trilevel if not row.commands] == [
+        "esrgan",
+        "srresnet",
+        "agd",
+        "trilevel-a",
+        "trilevel-b",
+    ]
     assert counts["quantnas_1"] == 7 and counts["quantnas_2"] == 8 and counts["comparison_bitops"] == 6
 
 
@@ -122,7 +193,8 @@ def test_a_table_goes_on_where_its_time_was_up(tmp_path: Path) -> None:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
     rows = ("--rows", "espcn-lsq-8,ours-3")
-    assert "espcn-lsq-8: not run, its time was up" in run(*rows, "--minutes", "0")
+    said = run(*rows, "--minutes", "0")
+    assert "espcn-lsq-8: not run, its time was up" in said and "hwnas" not in said
     assert "ours-3" not in run("--rows", "espcn-lsq-8").replace("espcn-lsq-8, seed 0: hwnas", "")
     said = run(*rows)
     assert "espcn-lsq-8, seed 0" not in said and "ours-3, seed 0: hwnas search" in said
@@ -133,6 +205,48 @@ def test_a_table_goes_on_where_its_time_was_up(tmp_path: Path) -> None:
     assert float(second["GBitOps 32x32"]) <= 4.63 and first["steps"] == "4"
     # Nothing was scored that a published PSNR could stand beside.
     assert first["published, DIV2K: GBitOps"] == "2.3" and not any(name.endswith(" dB") for name in first)
+
+
+@pytest.mark.slow
+def test_what_a_network_costs_needs_no_training(tmp_path: Path) -> None:
+    script = TABLES / "trilevel_1.py"
+    command = [sys.executable, script, "--quick", "--out", tmp_path, "--rows", "esrgan,srresnet,trilevel-b"]
+    subprocess.run(command, check=True, capture_output=True)
+    with (tmp_path / "trilevel-1-quick" / "table.csv").open(newline="") as file:
+        esrgan, srgan, ours = csv.DictReader(file)
+    # As the paper rounds them; it has ESRGAN's additions among its products.
+    assert float(esrgan["K parameters"]) == pytest.approx(16_700, rel=1e-3)
+    assert float(srgan["K parameters"]) == pytest.approx(1_520, rel=3e-3)
+    assert float(srgan["GMACs 256x256"]) == pytest.approx(166.7, rel=4e-3)
+    assert esrgan["steps"] == "0" and "published, DIV2K: Set5 dB" in ours
+
+
+@pytest.mark.slow
+def test_a_row_that_fails_is_told_and_holds_up_no_other(tmp_path: Path) -> None:
+    folder = tmp_path / "quantnas-1-quick"
+    (folder / "espcn-lsq-8-0" / "run").mkdir(parents=True)
+    (folder / "espcn-lsq-8-0" / "run" / "thesis.txt").write_text("precious")
+    command = [sys.executable, TABLES / "quantnas_1.py", "--quick", "--out", tmp_path]
+    command += ["--rows", "espcn-lsq-8,espcn-hwgq-8"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 1 and "espcn-lsq-8, seed 0: hwnas train espcn" in done.stderr
+    assert "is not a run of hwnas" in done.stderr and "1 of these rows failed" in done.stderr.splitlines()[-1]
+    with (folder / "table.csv").open(newline="") as file:
+        (line,) = csv.DictReader(file)
+    assert line["method"] == "HWGQ, 8 bits"
+
+
+@pytest.mark.slow
+def test_the_time_of_a_search_goes_on_where_its_time_was_up(tmp_path: Path) -> None:
+    command = [sys.executable, TABLES / "quantnas_time.py", "--quick", "--out", tmp_path]
+    said = subprocess.run([*command, "--minutes", "0"], check=True, capture_output=True, text=True).stdout
+    assert "its time was up" in said
+    subprocess.run(command, check=True, capture_output=True)
+    with (tmp_path / "quantnas-time-quick" / "table.csv").open(newline="") as file:
+        stages = {line["stage"]: line for line in csv.DictReader(file)}
+    # The piece that had no time is one of them.
+    assert stages["search"]["commands"] == "2" and stages["train"]["commands"] == "1"
+    assert float(stages["search"]["images/s"]) > 0 and float(stages["both"]["hours"]) > 0
 
 
 @pytest.mark.slow

@@ -21,8 +21,10 @@ from published import RUN, Published, Row
 from running import answer
 
 from hwnas.architecture import Architecture
+from hwnas.cli.run import SESSIONS_DIFFER
 from hwnas.devices import Timing, open_device
 from hwnas.devices.target import load_target
+from hwnas.errors import HwnasError
 from hwnas.exporters.untrained import write_untrained
 from hwnas.progress import Silent
 from hwnas.sizes import Size, format_size
@@ -34,6 +36,9 @@ SPACE = (
     *("--target", "cpu", "--bits", "8", "--bicubic"),
 )
 
+TURNS = 3
+"""How often a width is measured at most, where something else was running."""
+
 
 @dataclass(frozen=True)
 class Within:
@@ -42,14 +47,16 @@ class Within:
     Attributes:
         milliseconds: that an image may take.
         size: height and width of the image.
+        building: options that the table is built with.
     """
 
     milliseconds: float
     size: Size
+    building: tuple[str, ...] = ()
 
     def rows(self) -> list[Row]:
         size = format_size(self.size)
-        table = ("table", "build", *SPACE, "--input-size", size)
+        table = ("table", "build", *SPACE, *self.building, "--input-size", size)
         search = ("search", *SPACE, "--budget", f"{self.milliseconds:g}ms@{size}")
         return [Row("ours", {"network": "ours"}, (table, search, ("train", RUN))), *hand_made.rows(self.fits)]
 
@@ -59,14 +66,21 @@ class Within:
         with tempfile.TemporaryDirectory() as folder, open_device(CPU) as device:
             path = Path(folder) / "network.onnx"
             write_untrained(architecture, CPU, self.size, path)
-            return device.measure([path], timing, Silent())[0].p50 <= self.milliseconds
+            for _ in range(TURNS):
+                (found,) = device.measure([path], timing, Silent())
+                if not found.is_noisy:
+                    break
+            return found.p50 <= self.milliseconds
 
     def measure(self, run: Path) -> Mapping[str, float]:
         model = run / "model.onnx"
         answer("export", run, "--int8", "--output", model)
         # A thousand inferences at most.
         how = ("--input-size", format_size(self.size), "--seconds", f"{self.milliseconds:g}")
-        return {"ms": answer("profile", model, "--target", "cpu", *how)["p50_ms"]}
+        taken: float = answer("profile", model, "--target", "cpu", *how)["p50_ms"]
+        if taken > (1 + SESSIONS_DIFFER) * self.milliseconds:
+            raise HwnasError(f"{model} takes {taken:.3g} of {self.milliseconds:g} ms; go on when the machine is quiet")
+        return {"ms": taken}
 
     def published(self) -> Published:
         title = f"Within {self.milliseconds:g} ms at {format_size(self.size)} in int8: found, and made by hand"
@@ -74,4 +88,5 @@ class Within:
 
 
 if __name__ == "__main__":
-    main(Within(20, (90, 160)).published(), quick=replace(Within(2, (24, 40)).published(), rates=()))
+    quick = Within(2, (24, 40), ("--calibration", "2", "--rounds", "3"))
+    main(Within(20, (90, 160)).published(), quick=replace(quick.published(), rates=()))

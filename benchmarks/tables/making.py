@@ -7,10 +7,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from published import ARCHITECTURE, RUN, SEARCHED, Published, Row, Size
 from running import run_until
-from writing import commit
+from writing import commit, machine, read_json
 
 from hwnas.architecture import load_architecture
 from hwnas.checkpoints import load_network
@@ -21,7 +22,7 @@ from hwnas.run_directory import RunDirectory
 COSTS = {"GBitOps 32x32": ("bitops", 1e9), "GMACs 256x256": ("flops", 1e9), "K parameters": ("params", 1e3)}
 """What all rows cost: column to metric, and its unit."""
 
-STARTS = ("search", "train", "run")
+STARTS = ("search", "train")
 """Commands that take settings and data, and go on by --resume."""
 
 
@@ -68,7 +69,7 @@ class Making:
         return self.folder / f"{self.row.name}.rate"
 
     def make(self) -> bool:
-        """Run what it lacks; whether it is there in the end.
+        """Run what it lacks; whether it is there in the end, or its time was up.
 
         Raises:
             AbsentError: if there cannot be one.
@@ -76,6 +77,8 @@ class Making:
         """
         if (self.place / "row.json").exists():
             return True
+        if time.monotonic() >= self.end:
+            return False
         self.place.mkdir(parents=True, exist_ok=True)
         if self.row.architecture is not None and not self.architecture.exists():
             self.row.architecture().save(self.architecture)
@@ -94,8 +97,8 @@ class Making:
 
     def _words(self, command: Sequence[str]) -> list[str]:
         if command[0] == "train" and RUN in command:
-            # It has the settings of its search.
-            return ["train", str(self.run), *(["--resume"] if (self.run / "train").exists() else [])]
+            # It has the settings of its search, and goes on from whatever is there.
+            return ["train", str(self.run), "--resume"]
         words = self._named(command)
         if command[0] not in STARTS:
             return words
@@ -118,7 +121,7 @@ class Making:
         """Trainings at all rates, or at the one that was chosen; None if the time was up."""
         found = str(RunDirectory(self.run).architecture)
         words = self._named([found if word == RUN else word for word in command])
-        rates = (float(self.rate.read_text()),) if self.rate.exists() else self.table.rates
+        rates = (self._best_rate(),) if self.rate.exists() else self.table.rates
         runs = []
         for rate in rates:
             out = self.place / f"rate-{rate:g}"
@@ -128,29 +131,53 @@ class Making:
             runs.append(out)
         return runs
 
+    def _best_rate(self) -> float:
+        return float(read_json(self.rate))
+
     def _is_run(self, name: str, words: Sequence[str]) -> bool:
         """Whether a command is done in the end; its time is counted."""
-        done, spent = self.place / f"{name}.done", self.place / "seconds.json"
+        done = self.place / f"{name}.done"
         if done.exists():
             return True
+        if time.monotonic() >= self.end:
+            return False
         print(f"{self.row.name}, seed {self.seed}: hwnas {' '.join(words)}", flush=True)
         started = time.monotonic()
+        # Told before it is begun: another call may go on with it by other code.
+        self._spend(0)
         try:
             if not run_until(words, self.end):
                 return False
         finally:
-            before = json.loads(spent.read_text()) if spent.exists() else 0.0
-            write_text(spent, json.dumps(before + time.monotonic() - started))
+            self._spend(time.monotonic() - started)
         done.touch()
         return True
 
+    @property
+    def _spent(self) -> dict[str, Any]:
+        """What its commands took, and by which code and machines they were run."""
+        file = self.place / "spent.json"
+        found: dict[str, Any] = read_json(file) if file.exists() else {"seconds": 0, "commits": [], "machines": []}
+        return found
+
+    def _spend(self, seconds: float) -> None:
+        before = self._spent
+        now = {
+            "seconds": before["seconds"] + seconds,
+            "commits": sorted({*before["commits"], commit()}),
+            "machines": sorted({*before["machines"], machine()}),
+        }
+        write_text(self.place / "spent.json", json.dumps(now, indent=1))
+
     def _keep(self, run: Path) -> None:
-        architecture = load_architecture(RunDirectory(run).architecture)
-        figures = {} if not self.table.rates else {"learning rate": float(self.rate.read_text())}
+        path = RunDirectory(run).architecture if self.row.commands else self.architecture
+        architecture = load_architecture(path)
+        figures = {"learning rate": self._best_rate()} if self.row.commands and self.table.rates else {}
         for label, (metric, unit) in COSTS.items():
             figures[label] = cost_model(metric).architecture_cost(architecture).value / unit
         if self.table.measure is not None:
             figures |= self.table.measure(run)
-        seconds = json.loads((self.place / "seconds.json").read_text())
-        kept = {"figures": figures, "seconds": seconds, "commit": commit(), "steps": self.size.train_steps}
-        write_text(self.place / "row.json", json.dumps({**kept, "run": run.name}, indent=1))
+        self._spend(0)
+        steps = self.size.train_steps if self.row.commands else 0
+        kept = {"figures": figures, **self._spent, "steps": steps, "run": run.name if self.row.commands else None}
+        write_text(self.place / "row.json", json.dumps(kept, indent=1))

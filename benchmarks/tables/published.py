@@ -17,14 +17,15 @@ class AbsentError(HwnasError):
     """A row that there cannot be, and why."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Row:
     """One row.
 
     Attributes:
         name: of its folder.
         labels: its first columns.
-        commands: of hwnas, in their order, without settings and data; the last leaves a trained network in `RUN`.
+        commands: of hwnas, in their order, without settings and data; the last leaves a trained network in `RUN`. None
+            of them where what is counted of an architecture is all.
         published: figures of the paper, by the columns that they stand beside; it trained on DIV2K.
         architecture: makes what its commands are about, where that is not one that hwnas knows by name; called once,
             and again where it raises `AbsentError`.

@@ -3,7 +3,7 @@
     python benchmarks/tables/quantnas_3.py --data t91-bsd200 --test Set14 --docs
 
 Setting B of the paper: all of appendix D.1, Adam; the entropy term is the preset's, twice the published one. Its A and
-C are of a reduced space, which it does not tell.
+C are of a reduced space, which the appendix that it names, C.1, does not tell.
 """
 
 from __future__ import annotations

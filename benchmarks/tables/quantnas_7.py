@@ -3,7 +3,8 @@
     python benchmarks/tables/quantnas_7.py --docs
 
 Forward and backward of the supernet of appendix D.2 with AdaDM, on the paper's crops. All take turns in one process, so
-that a machine that is slow for a while is slow for all.
+that a machine that is slow for a while is slow for all. Noise is drawn for every candidate, as published, or once an
+epoch, as `hwnas.searches.quantnas.noise` does on CPUs, where drawing is slow; the last variant is what hwnas does.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 sys.path.append(str(Path(__file__).parents[1]))
 
 import torch
+from driver import parsed, parser
 from rich.console import Console
 from rich.progress import track
-from search_step import crops, step
+from running import guarded
+from search_step import FreshNoise, crops, step
 from torch import nn
-from writing import into_results, markdown, write_csv
+from writing import commit, into_results, machine, markdown, write_csv
 
 from hwnas.files import atomic_path
 from hwnas.searches.quantnas.mixed_operator import Quantization
@@ -30,30 +33,40 @@ from hwnas.searches.quantnas.supernet import QuantNASSupernet
 from hwnas.spaces import SPACES, SpaceOptions
 
 WIDTHS = ((8,), (4, 8), (2, 4, 8), (2, 4, 6, 8), (2, 3, 4, 6, 8))
-VARIANTS: dict[str, tuple[Quantization, bool]] = {
-    "independent": ("independent", False),
-    "shared": ("shared", False),
-    "shared, merged": ("shared", True),
-    "noise": ("noise", False),
-    "noise, merged": ("noise", True),
+VARIANTS: dict[str, tuple[Quantization, bool, bool]] = {
+    "independent": ("independent", False, False),
+    "shared": ("shared", False, False),
+    "shared, merged": ("shared", True, False),
+    "noise as published": ("noise", False, True),
+    "noise from a bank": ("noise", False, False),
+    "noise from a bank, merged": ("noise", True, False),
 }
-"""How widths are mixed, and whether candidates are computed together; the last is what hwnas does."""
+"""How widths are mixed, whether candidates are computed together, and whether noise is drawn for each of them."""
+
+TITLE = "QuantNAS, figure 7: a step against the number of widths"
 
 
 def supernet(bits: tuple[int, ...], variant: str) -> nn.Module:
-    quantization, merge = VARIANTS[variant]
+    quantization, merge, fresh = VARIANTS[variant]
     space = SPACES["quantnas"](SpaceOptions(bits=bits))
-    return QuantNASSupernet(space, quantization, merge).to(memory_format=torch.channels_last).train()  # type: ignore[arg-type]
+    network = QuantNASSupernet(space, quantization, merge)  # type: ignore[arg-type]
+    for module in network.modules():
+        if fresh and hasattr(module, "noise"):
+            module.noise = FreshNoise()
+    return network.to(memory_format=torch.channels_last).train()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--out", type=Path, default=Path("tables/quantnas-7"))
-    parser.add_argument("--quick", action="store_true", help="one image a step, in three rounds")
-    parser.add_argument("--docs", action="store_true", help="write the table into docs/results.md")
-    asked = parser.parse_args()
+    options = parser()
+    options.add_argument("--rounds", type=int, default=5, help="of which medians are told; 3 with --quick")
+    options.add_argument("--batch", type=int, default=16, help="images of a step; 1 with --quick")
+    asked = parsed(options)
+    if min(asked.rounds, asked.batch) < 1:
+        options.error("--rounds and --batch are 1 at least")
+    guarded(lambda: make_table(asked))
+
+
+def make_table(asked: argparse.Namespace) -> None:
     rounds, batch = (3, 1) if asked.quick else (asked.rounds, asked.batch)
     torch.set_num_threads(2)
     torch.manual_seed(0)
@@ -72,14 +85,15 @@ def main() -> None:
         n = len(bits)
         shown = [f"{medians[n, v]:.2f} ({medians[n, v] / medians[n, 'shared']:.2f})" for v in VARIANTS]
         cells.append([", ".join(map(str, bits)), *shown])
-    write_csv(asked.out / "table.csv", cells)
-    draw(asked.out / "table.png", seconds)
+    out = asked.out / ("quantnas-7" + "-quick" * asked.quick)
+    runs = [(bits, variant, taken) for bits in WIDTHS for variant in VARIANTS for taken in seconds[len(bits), variant]]
+    write_csv(out / "table.csv", [{"widths": len(b), "variant": v, "seconds": taken} for b, v, taken in runs])
+    draw(out / "table.png", seconds)
     print(markdown(cells))
     if asked.docs:
-        how = f"Medians of {rounds} rounds in turn, batch {batch}, crops of 45x45, two threads."
-        size = " --quick" if asked.quick else f" --batch {batch} --rounds {rounds}"
-        command = f"python benchmarks/tables/quantnas_7.py{size}"
-        into_results("quantnas-7", "QuantNAS, figure 7: a step against the number of widths", command, cells, how)
+        how = f"Medians of {rounds} rounds in turn, batch {batch}, crops of 45x45, two threads, channels last."
+        command = f"python benchmarks/tables/quantnas_7.py --batch {batch} --rounds {rounds}"
+        into_results("quantnas-7", TITLE, command, cells, how, f"{commit()}; {machine()}")
 
 
 def draw(path: Path, seconds: dict[tuple[int, str], list[float]]) -> None:

@@ -44,8 +44,7 @@ def fsrcnn(scale: int | None, bicubic: bool, width: int = 56) -> Architecture:
     """FSRCNN(56, 12, 4) (Dong et al., 2016), its 9x9 deconvolution as a convolution to the sub-pixels.
 
     That computes what it does (at x3 with one pixel less of padding), since no sub-pixel sees more than 3x3 pixels, 5x5
-    at x2; and as a runtime computes it, taps of zero besides: of 34,920 products a pixel at x4 the deconvolution has
-    24,336.
+    at x2; and as a runtime computes it, taps of zero besides: FSRCNN has 24,336 of 34,920 products a pixel at x4.
     """
     inner = max(1, round(12 * width / 56))
     last = 5 if scale == 2 else 3

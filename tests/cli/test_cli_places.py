@@ -24,6 +24,13 @@ def test_a_folder_of_other_files_is_left_alone(hwnas: Any, tiny: tuple[str, ...]
     assert [path.name for path in out.iterdir()] == ["thesis.txt"]
 
 
+def test_a_run_that_was_killed_before_it_began_is_begun(hwnas: Any, tiny: tuple[str, ...], out: Path) -> None:
+    out.mkdir()
+    (out / ".config-k3j2.yaml").write_text("algorithm: quan")
+    assert hwnas("search", *tiny, *BUDGET, "--out", out).code == 0
+    assert (out / "architecture.json").exists()
+
+
 def test_a_run_is_not_begun_again_without_being_asked(hwnas: Any, tiny: tuple[str, ...], run: Path) -> None:
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     for command in ("search", "run"):
