@@ -38,7 +38,9 @@ def machine() -> str:
     """What it is run on."""
     with open_device(load_target("cpu")) as device:
         found = [str(device.probe().fingerprint), f"torch {torch.__version__}"]
-    return ", ".join(found + [torch.cuda.get_device_name()] * torch.cuda.is_available())
+    if torch.cuda.is_available():
+        found.append(torch.cuda.get_device_name())
+    return ", ".join(found)
 
 
 def read_json(path: Path) -> Any:
