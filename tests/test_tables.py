@@ -184,6 +184,31 @@ def test_a_series_is_drawn_once_for_each_benchmark(script: Callable[[str], Modul
     assert not (tmp_path / "none.png").exists()
 
 
+@pytest.mark.parametrize("name", ["falsr_1", "quantnas_7", "quantnas_time", "quantnas_2"])
+def test_figures_of_few_steps_are_not_for_the_documents(
+    script: Callable[[str], ModuleType],
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    weights = ["--weights", str(tmp_path)] if name == "falsr_1" else []
+    monkeypatch.setattr(sys, "argv", [name, "--quick", "--docs", *weights])
+    module = script(name)
+    table = [script("published").Published("two", "Two", module.rows)] if name == "quantnas_2" else []
+    with pytest.raises(SystemExit) as ended:
+        module.main(*table)
+    assert ended.value.code == 2 and "figures of --quick say nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-1", "ten"])
+def test_minutes_are_a_time(script: Callable[[str], ModuleType], text: str) -> None:
+    driver = script("driver")
+    assert driver.minutes("0") == 0 and driver.minutes("2.5") == 2.5
+    with pytest.raises(ValueError):
+        driver.minutes(text)
+
+
 @pytest.mark.slow
 def test_a_table_goes_on_where_its_time_was_up(tmp_path: Path) -> None:
     script = TABLES / "quantnas_1.py"
