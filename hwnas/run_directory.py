@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from hwnas.errors import HwnasError, UsageError
 from hwnas.files import is_leftover, require_writable
 
 CONFIG = "config.yaml"
 ARCHITECTURE = "architecture.json"
 WEIGHTS = "weights.safetensors"
+LOCK = ".lock"
 
 
 class RunDirectory:
@@ -50,19 +53,37 @@ class RunDirectory:
         return run
 
     @contextmanager
-    def discarded_if_unused(self) -> Iterator[None]:
-        """Remove a new run if the block fails before anything was computed, so that the command can be corrected."""
+    def worked_on(self) -> Iterator[None]:
+        """By this process alone; a new run is removed if the block fails before anything was computed.
+
+        The command can then be corrected, and given again.
+
+        Raises:
+            HwnasError: if another process works on it, or it cannot be written.
+        """
+        lock = FileLock(self.path / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise HwnasError(f"another process works on {self.path}; wait for it, or choose another --out") from error
+        except OSError as error:
+            raise HwnasError(f"cannot write to {self.path}: {error.strerror}; choose another --out") from error
         try:
             yield
         except HwnasError:
-            with suppress(OSError):
-                entries = list(self.path.iterdir())
-                if self.is_new and {entry.name for entry in entries} <= {CONFIG, ARCHITECTURE}:
-                    for entry in entries:
-                        entry.unlink()
-                    if self._made:
-                        self.path.rmdir()
+            self._discard_if_unused()
             raise
+        finally:
+            lock.release()
+
+    def _discard_if_unused(self) -> None:
+        with suppress(OSError):
+            entries = list(self.path.iterdir())
+            if self.is_new and {entry.name for entry in entries} <= {CONFIG, ARCHITECTURE, LOCK}:
+                for entry in entries:
+                    entry.unlink()
+                if self._made:
+                    self.path.rmdir()
 
     @property
     def exists(self) -> bool:

@@ -24,6 +24,9 @@ _NESTING = re.compile(r"^network\.|\.convolutions\.0(?=\.)")
 
 _DAMAGED = (LookupError, AttributeError, TypeError, AssertionError, struct.error)
 
+_FEW = 3
+"""Tensors of a file that are named where it has others than it should have."""
+
 _WRAPPERS = ("params_ema", "params", "state_dict")
 """What files of torch call the tensors where they hold something besides; the first that is there counts."""
 
@@ -80,9 +83,8 @@ def load_weights(architecture: Architecture, path: Path) -> nn.Module:
         published = architecture.wiring.published_names(plain)
         theirs = next((name for name in (ours, plain, plain.removeprefix("1."), *published) if name in there), None)
         if theirs is None:
-            raise HwnasError(
-                f"{other}: it has no tensor {' or '.join(dict.fromkeys(published or (plain,)))}; {name_it}"
-            )
+            lacks, has = " or ".join(dict.fromkeys(published or (plain,))), ", ".join(list(there)[:_FEW])
+            raise HwnasError(f"{other}: it has no tensor {lacks}, but {has or 'none'} and so on; {name_it}")
         if there[theirs].shape != own.shape:
             raise HwnasError(
                 f"{other}: {theirs} is {list(there[theirs].shape)} there, and {list(own.shape)} in the network; "
@@ -98,6 +100,15 @@ def load_weights(architecture: Architecture, path: Path) -> nn.Module:
     return network.eval()
 
 
+def _adds_bicubic(architecture: Architecture) -> bool:
+    return bool(getattr(architecture.wiring, "bicubic", False))
+
+
+def _said(architecture: Architecture) -> str:
+    enlargement = "with" if _adds_bicubic(architecture) else "without"
+    return f"{architecture.name} x{architecture.scale} {enlargement} the bicubic enlargement"
+
+
 def float_weights(architecture: Architecture, path: Path) -> dict[str, Tensor]:
     """The tensors of a network, by their names in float, from a trained one of ours or a published one.
 
@@ -109,11 +120,19 @@ def float_weights(architecture: Architecture, path: Path) -> dict[str, Tensor]:
         UsageError: if there is no such file.
         HwnasError: if it cannot be read, or the weights are of another network.
     """
-    twin = architecture.with_bits(FLOAT_BITS)
+    twin = architecture.with_bits(FLOAT_BITS).model_copy(update={"name": architecture.name})
     if not is_ours(path):
-        return load_weights(twin, path).state_dict()
+        published = load_weights(twin, path).state_dict()
+        if _adds_bicubic(architecture):
+            raise HwnasError(
+                f"{path} is of a network that makes the whole image, and {architecture.name} here adds to the bicubic "
+                "enlargement; a published one does not with --no-bicubic"
+            )
+        return published
     record, trained = load_network(path)
     if record.architecture.with_bits(FLOAT_BITS).fingerprint != twin.fingerprint:
-        raise HwnasError(f"{path} is of another architecture ({record.architecture.name}); name weights of this one")
+        theirs, ours = _said(record.architecture), _said(architecture)
+        what = f"{theirs}, and not of {ours}" if theirs != ours else f"another {theirs}"
+        raise HwnasError(f"{path} is of {what}; name weights of this one, or ask for that by --scale or --[no-]bicubic")
     state = trained.state_dict()
     return {name: state[name] for name in twin.build(FloatLayers()).state_dict()}

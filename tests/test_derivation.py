@@ -5,6 +5,7 @@ import math
 import random
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 import torch
 
@@ -102,6 +103,15 @@ def test_an_infinite_limit_is_none() -> None:
     problem = {"a": [-1.0, -2.0], "b": [-3.0, -0.5]}
     for table in ({"a": [3, 2], "b": [7, 5]}, {"a": [0.3, 0.2], "b": [0.7, 0.5]}):
         assert derive(problem, [CostLimit(table, math.inf)]) == {"a": 0, "b": 1}
+
+
+def test_the_solver_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    # HiGHS 1.12 prints a line of its own while it solves these.
+    space = SPACES["fixed"](SpaceOptions(fixed="srresnet", bits=(2, 4, 8), bicubic=True))
+    table, rng = cost_model("bitops").table(space, (32, 32)), np.random.default_rng(21)
+    log_p = {layer: np.log(rng.dirichlet(np.full(len(costs), 100.0))).tolist() for layer, costs in table.items()}
+    assert derive_front(log_p, table, [CostLimit(table, 20e9)], 8)
+    assert capfd.readouterr().out == ""
 
 
 def test_the_order_of_the_layers_in_a_table_does_not_matter() -> None:

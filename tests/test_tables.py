@@ -256,7 +256,7 @@ def test_a_row_that_fails_is_told_and_holds_up_no_other(tmp_path: Path) -> None:
     command += ["--rows", "espcn-lsq-8,espcn-hwgq-8"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 1 and "espcn-lsq-8, seed 0: hwnas train espcn" in done.stderr
-    assert "is not a run of hwnas" in done.stderr and "1 of these rows failed" in done.stderr.splitlines()[-1]
+    assert "is not a run of hwnas" in done.stderr and "what failed: 1" in done.stderr.splitlines()[-1]
     with (folder / "table.csv").open(newline="") as file:
         (line,) = csv.DictReader(file)
     assert line["method"] == "HWGQ, 8 bits"

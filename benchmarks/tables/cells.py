@@ -57,13 +57,19 @@ def cells_of_rows(folder: Path, found: Mapping[Row, Mapping[int, Kept]]) -> list
             [
                 *(own.get(name, "") for name in labels),
                 *(_mean(figures, column) for column in columns),
-                *(f"{row.published[name]:g}" if name in row.published else "" for name in published),
+                *(_published(name, row) for name in published),
                 str(len(runs)),
                 str(next(iter(runs.values()))["steps"]),
                 f"{sum(kept['seconds'] for kept in runs.values()) / 60:.1f}",
             ]
         )
     return cells
+
+
+def _published(name: str, row: Row) -> str:
+    if name not in row.published:
+        return ""
+    return f"{row.published[name]:.2f}" if name.endswith(" dB") else f"{row.published[name]:g}"
 
 
 def _mean(figures: Sequence[Mapping[str, float]], column: str) -> str:

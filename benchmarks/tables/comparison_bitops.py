@@ -31,4 +31,5 @@ def rows() -> list[Row]:
 
 
 if __name__ == "__main__":
-    main(Published("comparison-bitops", f"Within {BUDGET}: found, and made by hand", rows, rates=hand_made.RATES))
+    title = f"Within {BUDGET}: found, and made by hand"
+    main(Published("comparison-bitops", title, rows, note=hand_made.NOTE, rates=hand_made.RATES))

@@ -84,7 +84,15 @@ class Within:
 
     def published(self) -> Published:
         title = f"Within {self.milliseconds:g} ms at {format_size(self.size)} in int8: found, and made by hand"
-        return Published("comparison-latency", title, self.rows, x="ms", measure=self.measure, rates=hand_made.RATES)
+        return Published(
+            "comparison-latency",
+            title,
+            self.rows,
+            x="ms",
+            measure=self.measure,
+            note=hand_made.NOTE,
+            rates=hand_made.RATES,
+        )
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -43,13 +44,13 @@ def draw(path: Path, title: str, x: str, series: Mapping[str, Sequence[Sequence[
         axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
         axis.xaxis.set_minor_formatter(ticker.NullFormatter())
-        axis.yaxis.set_major_formatter(ticker.FormatStrFormatter("%.2f"))
+        axis.ticklabel_format(axis="y", useOffset=False)
         bicubic = [run[other] for run in runs if (other := column.replace(" dB", " bicubic")) in run]
         if bicubic:
             axis.axhline(statistics.fmean(bicubic), color="grey", linestyle=":", label="bicubic enlargement")
         axis.grid(alpha=0.3)
     axes[0][-1].legend(fontsize="small")
-    figure.suptitle(title)
+    figure.suptitle(textwrap.fill(title, 60 * len(scored)))
     figure.tight_layout()
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)

@@ -92,6 +92,7 @@ def _make_table(table: Published, rows: Sequence[Row], wanted: Sequence[str], as
     _require_same(folder, table, asked.data, size)
     failed = 0
     for seed, row in itertools.product(range(asked.seeds), [row for row in rows if row.name in wanted]):
+        # Points of several searches are different networks, and what a network costs has no seed.
         if seed and (row.point is not None or not row.commands):
             continue
         searched = None if row.point is None else RunDirectory(folder / f"{row.point[0]}-{seed}" / "run")
@@ -109,12 +110,16 @@ def _make_table(table: Published, rows: Sequence[Row], wanted: Sequence[str], as
             print(f"error: {row.name}, seed {seed}: {error}", file=sys.stderr, flush=True)
     # All that is there, whatever was asked for now.
     for place in [place for row in rows if row.name in wanted for place in places_of(folder, row).values()]:
-        _score(place, asked.test)
+        try:
+            _score(place, asked.test)
+        except HwnasError as error:
+            failed += 1
+            print(f"error: {place.name}: {error}", file=sys.stderr, flush=True)
     found = {row: runs for row in rows if (runs := kept_rows(folder, row))}
     if found:
         _write(table, rows, found, folder, size, asked)
     if failed:
-        raise HwnasError(f"{failed} of these rows failed, see above; the same command tries them again")
+        raise HwnasError(f"what failed: {failed}, see above; the same command tries again")
 
 
 def _write(
@@ -136,13 +141,13 @@ def _write(
     draw(folder / "table.png", table.title, table.x, series)
     print(markdown(cells))
     if asked.docs:
-        how = (
-            f"Searched by {' '.join(size.search)}; trained by {' '.join(size.train)}; the rest as in the preset tiny. "
-            "What was not run is absent."
-        )
+        commands = {command[0] for row in found for command in row.commands}
+        how = [f"Searched by {' '.join(size.search)}; the rest as in the preset tiny."] * ("search" in commands)
+        how += [f"Trained by {' '.join(size.train)}; the rest as in the preset tiny."] * bool(commands)
+        how += [table.note] * bool(table.note) + ["What was not run is absent."] * (len(found) < len(rows))
         kept = [one for runs in found.values() for one in runs.values()]
         where = [", ".join(sorted({name for one in kept for name in one[what]})) for what in ("commits", "machines")]
-        into_results(table.name, table.title, _command(rows, found, asked.data), cells, how, "; ".join(where))
+        into_results(table.name, table.title, _command(rows, found, asked.data), cells, " ".join(how), "; ".join(where))
 
 
 def _require_same(folder: Path, table: Published, data: str, size: Size) -> None:
@@ -154,7 +159,6 @@ def _require_same(folder: Path, table: Published, data: str, size: Size) -> None
         now["rates"] = list(table.rates)
     if any(folder.glob("*/*/config.yaml")) and read_json(path) != now:
         raise HwnasError(f"{folder} holds rows of other photographs or settings, see {path}; give another --out")
-    folder.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(now, indent=1))
 
 

@@ -55,17 +55,17 @@ class Making:
 
     @property
     def run(self) -> Path:
-        """What its commands search and train, but for trainings at several rates."""
+        """The run of its commands; trainings at several rates have others beside it."""
         return self.place / "run"
 
     @property
     def architecture(self) -> Path:
-        """Of all seeds the same."""
+        """Where it is made for the table, once for all seeds."""
         return self.folder / f"{self.row.name}.json"
 
     @property
     def rate(self) -> Path:
-        """Of all seeds the same too: the learning rate that was best."""
+        """Holds the learning rate that was best in the first run, and is that of all others."""
         return self.folder / f"{self.row.name}.rate"
 
     def make(self) -> bool:
@@ -155,7 +155,7 @@ class Making:
 
     @property
     def _spent(self) -> dict[str, Any]:
-        """What its commands took, and by which code and machines they were run."""
+        """What its commands took but for those that were killed, and by which code and machines they were run."""
         file = self.place / "spent.json"
         found: dict[str, Any] = read_json(file) if file.exists() else {"seconds": 0, "commits": [], "machines": []}
         return found

@@ -92,6 +92,7 @@ class Published:
         x: the column that figures are drawn over.
         measure: what else is measured of a row, from its run: by column.
         size: of searches and trainings.
+        note: what else readers are to know of its rows, in whole sentences.
         rates: learning rates that each row is trained with in the first of its runs; the best by held-out photographs
             is that of all others. Networks differ by more in the rate that suits them than in what they are worth.
             None of them: that of the preset.
@@ -103,4 +104,5 @@ class Published:
     x: str = "GBitOps 32x32"
     measure: Callable[[Path], Mapping[str, float]] | None = None
     size: Size = SMALL
+    note: str = ""
     rates: tuple[float, ...] = ()

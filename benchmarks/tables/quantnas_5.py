@@ -46,7 +46,8 @@ def _row(series: str, penalty: str, *space: str) -> Row:
 def _point(i: int) -> Row:
     command = ("train", SEARCHED, "--candidate", str(i))
     series, point = f"front of the search of {ONE}", (_name("with AdaDM", ONE), i)
-    return Row(f"front-{i}", {"series": series, "penalty": ONE}, (command,), point=point, series=series)
+    labels = {"series": series, "penalty": ONE, "point": str(i)}
+    return Row(f"front-{i}", labels, (command,), point=point, series=series)
 
 
 def rows(penalties: Sequence[str] = PENALTIES, mixed: Sequence[str] = EDMIPS) -> list[Row]:

@@ -87,7 +87,9 @@ Fixed = Annotated[
 Separate = Annotated[bool | None, flag("--separate", "With --fixed: widths of weights and of activations apart.")]
 Start = Annotated[
     Path | None,
-    typer.Option("--weights", help="With --fixed: trained weights to start from, of a run or published."),
+    typer.Option(
+        "--weights", metavar="RUN|FILE", help="With --fixed: trained weights to start from, of a run or published."
+    ),
 ]
 Quantization = Annotated[
     str | None, typer.Option("--quantization", help="How widths are searched: noise, shared or independent.")
@@ -183,7 +185,7 @@ def search_settings(
         "input_size": input_size,
         **_space(algorithm, space, fixed, separate, scale, bits, cells, channels, residual, bicubic),
         "search": {
-            "weights": _path(weights),
+            "weights": _weights(weights),
             "quantization": quantization,
             "penalty": penalty,
             "objectives": _objectives(objective),
@@ -191,7 +193,7 @@ def search_settings(
             "teacher": _teacher(teacher, teacher_weights),
         },
         "algorithms": {} if crop is None else _of_crops(crop),
-        "train": {"crop": crop, "weights": _path(weights)},
+        "train": {"crop": crop, "weights": _weights(weights)},
     }
     return _layers(preset, config, given, assignments)
 
@@ -265,6 +267,7 @@ def _space(
         UsageError: if another is given.
     """
     from hwnas.errors import UsageError
+    from hwnas.spaces.lookup import find_architecture
 
     if fixed is not None and name not in (None, "fixed"):
         raise UsageError(
@@ -272,6 +275,9 @@ def _space(
         )
     if fixed is not None and algorithm not in (None, "quantnas"):
         raise UsageError(f"--fixed is searched by quantnas, and not by {algorithm}; leave --algorithm out")
+    if fixed is not None and bicubic is not None:
+        # A preset may say it of published ones, and the user not of others.
+        find_architecture(fixed, bicubic=bicubic)
     options = {
         "scale": scale,
         "bits": None if bits is None else parse_bits(bits),
@@ -345,6 +351,13 @@ def _teacher(network: str | None, weights: Path | None) -> dict[str, Any]:
 
 def _path(file: Path | None) -> str | None:
     return None if file is None else str(file.resolve())
+
+
+def _weights(place: Path | None) -> str | None:
+    """The file of weights that the user names, or that a run has."""
+    from hwnas.run_directory import RunDirectory
+
+    return _path(RunDirectory(place).weights if place is not None and place.is_dir() else place)
 
 
 def _absolute(name: str | None) -> str | None:

@@ -40,7 +40,7 @@ def run(
     from hwnas.errors import HwnasError
 
     directory, settings = open_run(out, resume, layers)
-    with directory.discarded_if_unused(), progress() as tell:
+    with directory.worked_on(), progress() as tell:
         where = machines.chosen_machines(settings, workers, ray, trial_cpus, trial_gpus)
         if not directory.architecture.exists():
             describe_space(settings, tell)

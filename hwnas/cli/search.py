@@ -54,7 +54,7 @@ def search(
     from hwnas.searches.results import known_cost, read_front
 
     directory, settings = open_run(out, resume, layers)
-    with directory.discarded_if_unused(), progress() as tell:
+    with directory.worked_on(), progress() as tell:
         searched = directory.architecture.exists()
         where = machines.chosen_machines(settings, workers, ray, trial_cpus, trial_gpus, not searched)
         if not searched:

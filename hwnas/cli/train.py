@@ -76,7 +76,7 @@ def train(
                 f"{directory.path} is of another architecture ({there.name}); go on with it by `hwnas train "
                 f"{directory.path} --resume`, or train {architecture.name} with another --out"
             )
-    with directory.discarded_if_unused(), progress() as tell:
+    with directory.worked_on(), progress() as tell:
         photographs = pipeline.load_data(settings, architecture.scale, tell)
         psnr = pipeline.train(settings, directory, photographs, tell)
         bicubic = Validation(photographs.validation, architecture.scale).bicubic_psnr()

@@ -9,7 +9,9 @@ gives a whole Pareto front from one search.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -30,6 +32,20 @@ limits are lowered by this share, which the solver can tell: the answer is then 
 
 SAME_SCORE = 1e-6
 """Sums of log-probabilities that differ by less are equal to the solver."""
+
+
+@contextmanager
+def _silent_solver() -> Iterator[None]:
+    """HiGHS prints a stray line for some problems (its issue 2783), where a script may expect one JSON object."""
+    stdout = os.dup(1)
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 1)
+        yield
+    finally:
+        os.dup2(stdout, 1)
+        os.close(nothing)
+        os.close(stdout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +102,14 @@ def derive(log_probabilities: Mapping[str, Sequence[float]], limits: Sequence[Co
     gains = np.concatenate([np.asarray(log_probabilities[layer], dtype=float) for layer in layers])
     for _ in range(_MOST_CUTS):
         # HiGHS stops within 1e-4 of the optimum unless told not to.
-        solution = milp(
-            -gains,
-            constraints=constraints,
-            integrality=np.ones(len(gains), dtype=int),
-            bounds=Bounds(0, 1),
-            options={"mip_rel_gap": 0},
-        )
+        with _silent_solver():
+            solution = milp(
+                -gains,
+                constraints=constraints,
+                integrality=np.ones(len(gains), dtype=int),
+                bounds=Bounds(0, 1),
+                options={"mip_rel_gap": 0},
+            )
         if solution.x is None:
             return None
         chosen = {layer: int(np.argmax(solution.x[starts[i] : starts[i + 1]])) for i, layer in enumerate(layers)}

@@ -19,15 +19,15 @@ BITS = (4, 8)
 
 @SPACES.register("fixed")
 def fixed_space(options: SpaceOptions) -> LayerwiseSpace:
-    """The network ``options.fixed``, each layer in every one of the widths; ({4, 8} unless told).
+    """The network ``options.fixed``, each layer in every one of the widths ({4, 8} unless told).
 
-    Where activations have their own, float weights have float activations.
+    Where activations have widths of their own, those of float weights are float, as in every operator.
     """
     given = options.given("fixed", ("fixed", "separate"))
     if "fixed" not in given:
         raise UsageError("space fixed is that of a network; name it by --fixed")
     name, bits = given["fixed"], tuple(sorted(set(options.bits or BITS)))
-    # Whether another adds the bicubic enlargement is its own; a preset may say it of all that are published.
+    # A preset that adds the bicubic enlargement does so to published networks; those of users are as they are.
     architecture = find_architecture(name, options.scale, None, options.bicubic if is_published(name) else None)
     try:
         choices = {

@@ -37,7 +37,7 @@ def test_a_float_network_gets_bits_within_a_budget_and_goes_on_from_its_weights(
 ) -> None:
     weights = float_run / "weights.safetensors"
     found = hwnas(
-        *("search", "--fixed", float_run, "--weights", weights, "--bits", "2,4,8", "--budget", "0.5GBitOps"),
+        *("search", "--fixed", float_run, "--weights", float_run, "--bits", "2,4,8", "--budget", "0.5GBitOps"),
         *("--separate", *short, "--out", out, "--json"),
     )
     assert found.code == 0, found.err
@@ -66,6 +66,13 @@ def test_a_search_of_bits_goes_on_from_anywhere(
     monkeypatch.chdir(tmp_path)
     again = hwnas("search", "--out", "out", "--resume", "--json")
     assert again.code == 0 and again.json["costs"] == whole.json["costs"]
+
+
+def test_a_network_of_the_users_is_as_it_is(hwnas: Hwnas, short: Sequence[str], float_run: Path, out: Path) -> None:
+    asked = ("search", "--fixed", float_run, "--budget", "0.5GBitOps", *short, "--out", out)
+    assert "adds the bicubic enlargement is part of it" in hwnas(*asked, "--no-bicubic").error(USAGE)
+    assert not out.exists()
+    assert hwnas(*asked, "--bicubic").code == 0
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 BUDGET = ("--budget", "50MBitOps")
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
@@ -38,6 +39,14 @@ def test_a_run_is_not_begun_again_without_being_asked(hwnas: Any, tiny: tuple[st
     assert "--resume" in hwnas("train", run).only_error(USAGE)
     assert "--resume" in hwnas("train", "espcn", "--out", run).only_error(USAGE)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_is_worked_on_by_one_process(hwnas: Any, run: Path) -> None:
+    with FileLock(run / ".lock"):
+        for command in (("search", "--out", run), ("run", "--out", run), ("train", run)):
+            answer = hwnas(*command, "--resume")
+            assert f"another process works on {run}; wait for it" in answer.only_error(FAILURE)
+    assert hwnas("search", "--out", run, "--resume").code == 0
 
 
 def test_a_misspelt_run_is_not_begun_by_resume(hwnas: Any, out: Path) -> None:
@@ -115,7 +124,7 @@ def test_a_full_disk_is_named_and_leaves_nothing_half_written(
     assert list(full_disk.iterdir()) == []
     answer = hwnas("search", *tiny, *BUDGET, "--out", full_disk / "run")
     assert "No space left on device" in answer.error(FAILURE)
-    assert not list(full_disk.rglob(".*")), "temporary files stay behind"
+    assert {path.name for path in full_disk.rglob(".*")} <= {".lock"}, "temporary files stay behind"
     assert not (full_disk / "run" / "architecture.json").exists()
 
 

@@ -173,14 +173,6 @@ def test_if_all_fail_the_search_says_why(tmp_path: Path) -> None:
     assert all("the loss became" in str(trial.error) for trial in Log(tmp_path / "search/trials.jsonl").trials.values())
 
 
-def test_two_searches_do_not_share_a_folder(searched: tuple[Path, SearchResult], tmp_path: Path) -> None:
-    from filelock import FileLock
-
-    (tmp_path / "search").mkdir()
-    with FileLock(tmp_path / "search" / "lock"), pytest.raises(HwnasError, match="another process searches in"):
-        run(tmp_path, [BUDGET])
-
-
 @pytest.mark.slow
 def test_a_smallest_psnr_without_a_budget_chooses_the_cheapest_that_has_it(tmp_path: Path) -> None:
     free = run(tmp_path / "free")

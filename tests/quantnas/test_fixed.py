@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
@@ -138,14 +139,29 @@ def test_weights_of_another_network_are_refused_and_so_are_those_of_no_network(t
     trained(named_architecture("espcn", bits=32), path)
     settings = QuantNASSettings(weights=path)
     QuantNAS().check(widths_of("espcn", 4, 8), (), settings)
-    with pytest.raises(HwnasError, match="is of another architecture"):
-        QuantNAS().check(widths_of("srresnet", 4, 8), (), settings)
-    with pytest.raises(HwnasError, match="is of another architecture"):
-        QuantNAS().check(widths_of("espcn", 4, 8, scale=2), (), settings)
+    plain = "without the bicubic enlargement"
+    for other, called in (
+        (widths_of("srresnet", 4, 8), f"srresnet x4 {plain}"),
+        (widths_of("espcn", 4, 8, scale=2), f"espcn x2 {plain}"),
+        (SPACES["fixed"](SpaceOptions(fixed="espcn", bicubic=True)), "espcn x4 with the bicubic enlargement"),
+    ):
+        with pytest.raises(HwnasError, match=f"is of espcn-32bit x4 {plain}, and not of {called}; name weights"):
+            QuantNAS().check(other, (), settings)
     with pytest.raises(UsageError, match="--weights are of a network; name it by --fixed"):
         QuantNAS().check(SPACES["quantnas"](SpaceOptions()), (), settings)
     with pytest.raises(UsageError, match="there is no file"):
         QuantNAS().check(widths_of("espcn", 4, 8), (), QuantNASSettings(weights=tmp_path / "none"))
+
+
+def test_weights_from_elsewhere_are_of_a_network_that_makes_the_whole_image(tmp_path: Path) -> None:
+    path, plain = tmp_path / "w.safetensors", named_architecture("espcn", bits=32).build(FloatLayers())
+    save_file({name.replace(".convolutions.0", ""): tensor for name, tensor in plain.state_dict().items()}, path)
+    assert float_weights(named_architecture("espcn", bits=8), path).keys() == plain.state_dict().keys()
+    with pytest.raises(HwnasError, match="makes the whole image, and espcn here adds to the bicubic.*--no-bicubic"):
+        float_weights(named_architecture("espcn", bicubic=True), path)
+    save_file({"conv1.weight": torch.zeros(3), "conv1.bias": torch.zeros(3)}, path)
+    with pytest.raises(HwnasError, match=r"of espcn x4: it has no tensor 0\.weight, but conv1\.bias, conv1\.w"):
+        QuantNAS().check(widths_of("espcn", 4, 8), (), QuantNASSettings(weights=path))
 
 
 def test_weights_that_were_trained_in_few_bits_are_taken_without_their_quantisers(tmp_path: Path) -> None:

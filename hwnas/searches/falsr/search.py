@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from decimal import ROUND_CEILING
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
 from hwnas.budget import Budget, format_quantity
@@ -74,20 +73,12 @@ class FALSR(Search):
         if not (folder / "trials.jsonl").exists():  # a device may be slower now than when it was found feasible
             _require_feasible(space, task.budgets)
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / "lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise HwnasError(
-                f"another process searches in {task.run.path}; wait for it, or choose another --out"
-            ) from error
         try:
             return _evolve(task, space, settings, folder / "trials.jsonl")
         finally:
             # Where nothing was tried there is nothing to go on with: the command may be corrected.
             if not (folder / "trials.jsonl").exists():
                 shutil.rmtree(folder, ignore_errors=True)
-            lock.release()
 
 
 def _falsr(space: SearchSpace) -> FALSRSpace:

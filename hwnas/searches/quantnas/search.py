@@ -101,4 +101,4 @@ def _weights(space: LayerwiseSpace, path: Path) -> dict[str, Tensor]:
     """
     if space.fixed is None:
         raise UsageError("--weights are of a network; name it by --fixed")
-    return float_weights(space.first, path)
+    return float_weights(space.first.model_copy(update={"name": space.name.removesuffix("-bits")}), path)
