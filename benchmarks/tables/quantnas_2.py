@@ -43,7 +43,7 @@ def rows() -> list[Row]:
 
 if __name__ == "__main__":
     note = (
-        "M1 and M2 are drawn at random here, and are not the paper's, which it does not tell. AdaDM takes the statistics "
-        "of each image to the end (train.freeze=0)."
+        "M1 and M2 are drawn at random here, and are not the paper's, which it does not tell. AdaDM takes the "
+        "statistics of each image to the end (train.freeze=0)."
     )
     main(Published("quantnas-2", "QuantNAS, table 2: residuals with and without batch norm", rows, note=note))
