@@ -92,7 +92,7 @@ def test_a_figure_that_some_runs_lack_is_left_out(kept: tuple[ModuleType, Any], 
     head, line = cells.cells_of_rows(tmp_path, {row: cells.kept_rows(tmp_path, row)})
     said = dict(zip(head, line, strict=True))
     assert said["runs"] == "3" and said["GMACs"] == "2.429" and said["minutes"] == "3.0"
-    assert said["Set5 dB"] == said["Set14 dB"] == "" and said["published, DIV2K: Set5 dB"] == "31"
+    assert said["Set5 dB"] == said["Set14 dB"] == "" and said["published, DIV2K: Set5 dB"] == "31.00"
     assert "published, DIV2K: Manga dB" not in head
     shutil.rmtree(tmp_path / "one-2")
     head, line = cells.cells_of_rows(tmp_path, {row: cells.kept_rows(tmp_path, row)})
