@@ -56,7 +56,7 @@ def make_table(asked: argparse.Namespace) -> None:
     if asked.docs:
         tests = "".join(f" --test {test.name}" for test in asked.test)
         command = f"python benchmarks/tables/falsr_1.py --weights falsr/{tests}"
-        how = "Weights as released; for B and C the paper prints the costs of other graphs."
+        how = "Weights as released, x2; for B and C the paper prints the costs of other graphs."
         into_results("falsr-1", TITLE, command, cells, how, f"{commit()}; {machine()}")
 
 
@@ -74,9 +74,10 @@ def measured(name: str, asked: argparse.Namespace) -> dict[str, float]:
 
 
 def _shown(value: Any, column: str) -> str:
-    if not isinstance(value, float) or column.startswith("published"):
-        return str(value)
-    return f"{value:.4f}" if column.endswith("SSIM") else f"{value:.2f}"
+    if isinstance(value, float) and column.endswith("SSIM"):
+        return f"{value:.4f}"
+    # The paper's others have the digits that it prints.
+    return str(value) if column.startswith("published") or not isinstance(value, float) else f"{value:.2f}"
 
 
 if __name__ == "__main__":
