@@ -150,8 +150,10 @@ def parse_architecture(text: str | bytes, source: str) -> Architecture:
         data: Any = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise HwnasError(f"{source} is not JSON ({error}); expected an architecture written by hwnas") from error
+    if not isinstance(data, dict):
+        raise HwnasError(f"{source} holds no JSON object; expected an architecture written by hwnas")
     # A newer file may differ in anything: say that first, before its fields are held against today's.
-    version = data.get("schema_version") if isinstance(data, dict) else None
+    version = data.get("schema_version")
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise HwnasError(
             f"{source}: schema_version: version {version} is newer than this hwnas ({SCHEMA_VERSION}); upgrade hwnas"

@@ -144,9 +144,12 @@ def test_what_is_not_json_is_said_to_be_none(content: bytes, tmp_path: Path) -> 
     assert len(str(caught.value)) < 500
 
 
-@pytest.mark.parametrize("content", ["[]", "3", "null", '"espcn"', "{}"])
-def test_json_that_is_no_architecture_is_refused(content: str) -> None:
-    with pytest.raises(HwnasError, match="file: "):
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [*((text, " holds no JSON object") for text in ("[]", "3", "null", '"espcn"')), ("{}", ": wiring")],
+)
+def test_json_that_is_no_architecture_is_refused(content: str, why: str) -> None:
+    with pytest.raises(HwnasError, match=f"file{why}"):
         parse_architecture(content, "file")
 
 
