@@ -132,15 +132,29 @@ def test_a_hand_made_network_is_as_wide_as_the_budget_allows(script: Callable[[s
     assert cost(width) <= limit < cost(width + hand_made.STEPS.get(family, 1))
 
 
-@pytest.mark.parametrize(("family", "width"), [("espcn", 1), ("espcn", 16), ("ecbsr", 15), ("ecbsr", 511), ("rfdn", 2)])
-def test_the_widest_is_found_from_wherever_it_is(script: Callable[[str], ModuleType], family: str, width: int) -> None:
+@pytest.mark.parametrize(
+    ("family", "width", "multiple"),
+    [
+        ("espcn", 1, 1),
+        ("espcn", 16, 1),
+        ("ecbsr", 15, 1),
+        ("ecbsr", 511, 1),
+        ("rfdn", 2, 1),
+        ("ecbsr", 72, 4),
+        ("rfdn", 6, 3),
+    ],
+)
+def test_the_widest_is_found_from_wherever_it_is(
+    script: Callable[[str], ModuleType], family: str, width: int, multiple: int
+) -> None:
     hand_made, tried = script("hand_made"), []
 
     def fits(architecture: Architecture) -> bool:
         tried.append(int(architecture.name.rpartition("-")[2]))
         return tried[-1] <= width
 
-    assert hand_made.widest(family, fits).name == f"{family}-{width}"
+    assert hand_made.widest(family, fits, multiple).name == f"{family}-{width}"
+    assert all(width % multiple == 0 for width in tried)
     assert max(tried) <= max(2 * width, hand_made.NARROW) and len(tried) == len(set(tried))
 
 

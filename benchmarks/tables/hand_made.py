@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import partial
 
 from published import ARCHITECTURE, AbsentError, Row
 
@@ -30,9 +32,9 @@ NOTE = (
 SCALE = 4
 
 
-def widest(family: str, fits: Callable[[Architecture], bool]) -> Architecture:
-    """The widest network of a family that fits, at 8 bits."""
-    step = STEPS.get(family, 1)
+def widest(family: str, fits: Callable[[Architecture], bool], multiple: int = 1) -> Architecture:
+    """The widest network of a family that fits, at 8 bits, with a multiple of so many channels."""
+    step = math.lcm(STEPS.get(family, 1), multiple)
 
     def at(width: int) -> Architecture:
         made: Architecture = FAMILIES[family](SCALE, True, width)
@@ -52,9 +54,11 @@ def widest(family: str, fits: Callable[[Architecture], bool]) -> Architecture:
     return at(low * step)
 
 
-def rows(fits: Callable[[Architecture], bool]) -> list[Row]:
-    """One of each family."""
-    return [
-        Row(name, {"network": name}, (("train", ARCHITECTURE),), architecture=lambda name=name: widest(name, fits))  # type: ignore[misc]
-        for name in FAMILIES
-    ]
+def rows(fits: Callable[[Architecture], bool], multiple: int = 1) -> list[Row]:
+    """One of each family; arguments as of `widest`."""
+
+    def row(name: str) -> Row:
+        made = partial(widest, name, fits, multiple)
+        return Row(name, {"network": name}, (("train", ARCHITECTURE),), architecture=made)
+
+    return [row(name) for name in FAMILIES]
