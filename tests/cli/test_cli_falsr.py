@@ -55,7 +55,7 @@ def test_a_search_leaves_its_front_its_candidates_and_its_report(found: Finished
     front = rows(found.path / "front.csv")
     assert all((found.path / row["architecture"]).is_file() for row in front)
     assert "<html" in (found.path / "report.html").read_text()[:300].lower()
-    assert {path.name for path in (found.path / "search").iterdir()} == {"lock", "trials.jsonl"}
+    assert {path.name for path in (found.path / "search").iterdir()} == {"trials.jsonl"}
     assert "space falsr: 205,701" not in found.answer.err and "space falsr" in found.answer.err
     assert "generation 1/1: front" in found.answer.err
 
