@@ -40,7 +40,7 @@ VECTOR = 4
 """Networks made by hand have a multiple of so many channels: with 74 an ECBSR takes longer than with 76."""
 
 TURNS = 3
-"""How often a width is measured at most, where something else was running."""
+"""How often a network is measured at most, where something else was running."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,11 @@ class Within:
         answer("export", run, "--int8", "--output", model)
         # A thousand inferences at most.
         how = ("--input-size", format_size(self.size), "--seconds", f"{self.milliseconds:g}")
-        taken: float = answer("profile", model, "--target", "cpu", *how)["p50_ms"]
+        for _ in range(TURNS):
+            found = answer("profile", model, "--target", "cpu", *how)
+            if not found["noisy"]:
+                break
+        taken: float = found["p50_ms"]
         if taken > (1 + SESSIONS_DIFFER) * self.milliseconds:
             raise HwnasError(f"{model} takes {taken:.3g} of {self.milliseconds:g} ms; go on when the machine is quiet")
         return {"ms": taken}
