@@ -84,7 +84,7 @@ def load_weights(architecture: Architecture, path: Path) -> nn.Module:
         theirs = next((name for name in (ours, plain, plain.removeprefix("1."), *published) if name in there), None)
         if theirs is None:
             lacks, has = " or ".join(dict.fromkeys(published or (plain,))), ", ".join(list(there)[:_FEW])
-            raise HwnasError(f"{other}: it has no tensor {lacks}, but {has or 'none'} and so on; {name_it}")
+            raise HwnasError(f"{other}: it has no tensor {lacks}, its first are {has or 'none'}; {name_it}")
         if there[theirs].shape != own.shape:
             raise HwnasError(
                 f"{other}: {theirs} is {list(there[theirs].shape)} there, and {list(own.shape)} in the network; "

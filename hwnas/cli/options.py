@@ -267,7 +267,6 @@ def _space(
         UsageError: if another is given.
     """
     from hwnas.errors import UsageError
-    from hwnas.spaces.lookup import find_architecture
 
     if fixed is not None and name not in (None, "fixed"):
         raise UsageError(
@@ -276,6 +275,8 @@ def _space(
     if fixed is not None and algorithm not in (None, "quantnas"):
         raise UsageError(f"--fixed is searched by quantnas, and not by {algorithm}; leave --algorithm out")
     if fixed is not None and bicubic is not None:
+        from hwnas.spaces.lookup import find_architecture
+
         # A preset may say it of published ones, and the user not of others.
         find_architecture(fixed, bicubic=bicubic)
     options = {
