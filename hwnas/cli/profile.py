@@ -75,7 +75,6 @@ def profile(
     from tempfile import TemporaryDirectory
 
     from hwnas.cli.console import progress
-    from hwnas.cli.options import with_threads
     from hwnas.cli.resolve import timed_size
     from hwnas.devices import Timing, open_device
     from hwnas.devices.measurement import paired_ratio
@@ -83,7 +82,9 @@ def profile(
     from hwnas.files import require_writable, write_text
     from hwnas.sizes import format_size, parse_size
 
-    chosen = with_threads(load_target(target), threads)
+    chosen = load_target(target)
+    if threads is not None:
+        chosen = chosen.model_copy(update={"threads": threads})
     size = (None if input_size is None else parse_size(input_size)) or timed_size(network) or DEFAULT_SIZE
     path = output or Path("profile.json")
     if output is None and Path(network).is_dir():

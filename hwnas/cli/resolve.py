@@ -13,7 +13,7 @@ from hwnas.errors import UsageError
 if TYPE_CHECKING:
     from torch import nn
 
-    from hwnas.cli.options import Layers
+    from hwnas.cli.settings import Layers
     from hwnas.evaluation import Upscaler
     from hwnas.sizes import Size
 

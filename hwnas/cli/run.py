@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from hwnas.cli import machines, options
+from hwnas.cli.settings import Layers, search_settings, takes_settings
 
 SESSIONS_DIFFER = 0.05
 """Share by which a network may be over its budget in the end: of five networks, measured twice
 on one CPU, sessions differed by up to 4.6 %."""
 
 
-@options.takes_settings(options.search_settings)
+@takes_settings(search_settings)
 def run(
-    layers: options.Layers,
+    layers: Layers,
     out: options.Out = None,
     resume: options.Resume = False,
     workers: machines.Workers = None,

@@ -26,12 +26,11 @@ def open_run(out: Path | None, resume: bool, layers: Sequence[Mapping[str, Any]]
     """
     from hwnas import pipeline
     from hwnas.cli.console import stderr
-    from hwnas.cli.options import default_out
     from hwnas.config import load_config, make_config
     from hwnas.run_directory import RunDirectory
 
     config, asking = new_config(layers), stderr.status("checking the budget, on the device if it is in time")
-    out = out or default_out(config)
+    out = out or _default_out(config)
     if resume:
         if not RunDirectory(out).exists:
             raise UsageError(f"there is no run at {out} to go on with; leave out --resume to begin one")
@@ -61,6 +60,11 @@ def new_config(layers: Sequence[Mapping[str, Any]]) -> RunConfig:
 
     preset, *rest = layers
     return make_config([preset or load_preset(DEFAULT_PRESET), *rest])
+
+
+def _default_out(config: RunConfig) -> Path:
+    """``runs/quantnas-cpu-5GBitOps``: what was asked for, so that asking the same again finds it."""
+    return Path("runs") / "-".join([config.algorithm, config.target, *config.budgets]).replace("@", "_")
 
 
 def _difference(saved: RunConfig, wanted: RunConfig) -> str:

@@ -7,15 +7,16 @@ from math import isfinite
 from typing import TYPE_CHECKING
 
 from hwnas.cli import machines, options
+from hwnas.cli.settings import Layers, search_settings, takes_settings
 
 if TYPE_CHECKING:
     from hwnas.config import RunConfig
     from hwnas.progress import Progress
 
 
-@options.takes_settings(options.search_settings)
+@takes_settings(search_settings)
 def search(
-    layers: options.Layers,
+    layers: Layers,
     out: options.Out = None,
     resume: options.Resume = False,
     workers: machines.Workers = None,

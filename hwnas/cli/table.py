@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hwnas.cli import options
+from hwnas.cli.settings import Layers, space_settings, takes_settings
 
 if TYPE_CHECKING:
     from hwnas.config import RunConfig
@@ -34,9 +35,9 @@ def tables() -> None:
 
 
 @table.command()
-@options.takes_settings(options.space_settings)
+@takes_settings(space_settings)
 def build(
-    layers: options.Layers,
+    layers: Layers,
     host: options.Host = None,
     calibration: Calibration = 40,
     rounds: Annotated[
@@ -160,8 +161,8 @@ def list_tables(json: options.Json = False) -> None:
 
 
 @table.command()
-@options.takes_settings(options.space_settings)
-def show(layers: options.Layers, json: options.Json = False) -> None:
+@takes_settings(space_settings)
+def show(layers: Layers, json: options.Json = False) -> None:
     """What a target's newest table says of the operators of a space.
 
     Examples:
@@ -221,9 +222,9 @@ def show(layers: options.Layers, json: options.Json = False) -> None:
 
 
 @table.command()
-@options.takes_settings(options.space_settings)
+@takes_settings(space_settings)
 def validate(
-    layers: options.Layers,
+    layers: Layers,
     host: options.Host = None,
     networks: Annotated[int, typer.Option("--networks", help="How many.", min=2, max=10000)] = 50,
     rounds: Rounds = 15,

@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from hwnas.cli import options
+from hwnas.cli.settings import Layers, takes_settings, training_settings
 
 
-@options.takes_settings(options.training_settings)
+@takes_settings(training_settings)
 def train(
-    layers: options.Layers,
+    layers: Layers,
     network: Annotated[str, typer.Argument(metavar="RUN|ARCH.json|NAME", help="What to train.")],
     candidate: Annotated[
         int | None,

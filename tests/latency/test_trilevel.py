@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from hwnas.budget import Budget
-from hwnas.cli.options import space_settings
 from hwnas.cli.runs import new_config
+from hwnas.cli.settings import space_settings
 from hwnas.cost_models import cost_model
 from hwnas.cost_models.target import target_cost_model
 from hwnas.devices import open_device
