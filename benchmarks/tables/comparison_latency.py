@@ -97,7 +97,7 @@ class Within:
             self.rows,
             x="ms",
             measure=self.measure,
-            note=hand_made.NOTE,
+            note=f"{hand_made.NOTE} Widths are multiples of {VECTOR}.",
             rates=hand_made.RATES,
         )
 
