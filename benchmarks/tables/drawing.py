@@ -12,6 +12,9 @@ from hwnas.files import atomic_path
 Figures = Mapping[str, float]
 """What was measured of a run, by column."""
 
+SEVERAL = 4
+"""Ratio of costs from which on they are drawn on a logarithmic scale; below it such a scale has hardly a number."""
+
 
 def draw(path: Path, title: str, x: str, series: Mapping[str, Sequence[Sequence[Figures]]]) -> None:
     """One picture for each benchmark that was scored; none where nothing was.
@@ -19,7 +22,7 @@ def draw(path: Path, title: str, x: str, series: Mapping[str, Sequence[Sequence[
     Args:
         path: of a PNG file.
         title: above all.
-        x: the column to draw over, on a logarithmic scale.
+        x: the column to draw over; on a logarithmic scale where the largest is several times the smallest.
         series: for each its rows, and for each row its runs; means are joined, runs are dots.
     """
     runs = [run for rows in series.values() for row in rows for run in row]
@@ -31,9 +34,11 @@ def draw(path: Path, title: str, x: str, series: Mapping[str, Sequence[Sequence[
     matplotlib.use("Agg")
     from matplotlib import pyplot, ticker
 
+    costs = [run[x] for run in runs]
+    is_wide = max(costs) > SEVERAL * min(costs)
     figure, axes = pyplot.subplots(1, len(scored), figsize=(6.4 * len(scored), 4.8), squeeze=False)
     for axis, column in zip(axes[0], scored, strict=True):
-        axis.set(xlabel=x, ylabel=f"PSNR on {column.removesuffix(' dB')}, dB", xscale="log")
+        axis.set(xlabel=x, ylabel=f"PSNR on {column.removesuffix(' dB')}, dB", xscale="log" if is_wide else "linear")
         for name, rows in series.items():
             there = [[(run[x], run[column]) for run in row if column in run] for row in rows]
             means = sorted(tuple(map(statistics.fmean, zip(*row, strict=True))) for row in there if row)
@@ -41,7 +46,8 @@ def draw(path: Path, title: str, x: str, series: Mapping[str, Sequence[Sequence[
                 continue
             (line,) = axis.plot(*zip(*means, strict=True), marker="o", label=name)
             axis.scatter(*zip(*(point for row in there for point in row), strict=True), color=line.get_color(), s=8)
-        axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        if is_wide:
+            axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
         axis.xaxis.set_minor_formatter(ticker.NullFormatter())
         axis.ticklabel_format(axis="y", useOffset=False)

@@ -15,7 +15,7 @@ from published import RUN, Published, Row
 def _row(name: str, said: str, gflops: float, psnr: float, *options: str) -> Row:
     search = ("search", "--space", "quantnas-float", "--bicubic", "--penalty", "0", *options)
     published = {"GFLOPs": gflops, "Set14 dB": psnr}
-    return Row(name, {"entropy term": said}, (search, ("train", RUN)), published)
+    return Row(name, {"entropy term": said}, (search, ("train", RUN)), published, series=f"{name} entropy")
 
 
 def rows() -> list[Row]:
