@@ -22,6 +22,7 @@ from hwnas.quantization.hwgq import hwgq_quantise
 from hwnas.quantization.lsq import lsq_initial_step, lsq_quantise
 from hwnas.searches.quantnas.mixed_operator import MixedOperator, Quantization
 from hwnas.searches.quantnas.noise import NoiseSource
+from hwnas.searches.quantnas.objective import LayerwiseCost
 from hwnas.searches.quantnas.search import QuantNAS
 from hwnas.searches.quantnas.search_layers import SearchConvolution
 from hwnas.searches.quantnas.settings import QuantNASSettings
@@ -253,6 +254,22 @@ def test_a_search_changes_widths_alone_and_meets_its_budget(mode: Quantization, 
         twin = candidate.architecture.with_bits(32)
         assert twin.fingerprint == named_architecture("espcn", 2, 32, bicubic=True).fingerprint
     assert space.choice_of(found.chosen) is not None
+
+
+def test_widths_of_weights_and_activations_are_independent_and_cost_their_product() -> None:
+    space = widths_of("espcn", 2, 4, 8, separate=True)
+    supernet = QuantNASSupernet(space, "shared")
+    for alpha in supernet.alphas:
+        torch.nn.init.normal_(alpha)
+    relaxed = {layer: p.detach() for layer, p in supernet.relaxed().items()}
+    bits, expected = torch.tensor([2.0, 4.0, 8.0], dtype=torch.double), 0.0
+    flops = cost_model("flops").table(space, (32, 32))
+    for layer, p in relaxed.items():
+        joint = p.double().view(3, 3)
+        weights, activations = joint.sum(1), joint.sum(0)
+        torch.testing.assert_close(joint, torch.outer(weights, activations), rtol=1e-5, atol=0)
+        expected += float(weights @ bits * (activations @ bits)) * flops[layer][0]
+    assert LayerwiseCost.of(space, Budget("bitops", 1e9, (32, 32))).value(relaxed) == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_table_is_built_of_the_same_network() -> None:

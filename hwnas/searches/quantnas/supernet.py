@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
 from hwnas.networks.wiring import Slot
+from hwnas.operators import OperatorSpec
 from hwnas.operators.initialise import initialise
 from hwnas.searches.differentiable.supernet import Supernet
 from hwnas.searches.quantnas.mixed_operator import MixedOperator, Quantization
 from hwnas.searches.quantnas.noise import NoiseSource
 from hwnas.searches.quantnas.objective import Probabilities
+from hwnas.searches.quantnas.search_layers import constant
 from hwnas.spaces.space import Choice, LayerwiseSpace
+
+
+def _terms(candidates: Sequence[OperatorSpec]) -> tuple[tuple[int, ...], ...]:
+    """The alphas that are summed to the logits of the candidates: of each term, one for each candidate.
+
+    Each has one of its own. Where weights and activations have widths of their own, it has one of each: the two are
+    independent then, as in EdMIPS. Otherwise the expected cost could fall by alphas that the network does not notice.
+    """
+    pairs = [(spec.weight_bits, spec.activation_bits) for spec in candidates]
+    weights, activations = (sorted(set(widths)) for widths in zip(*pairs, strict=True))
+    if len(set(pairs)) == len(weights):
+        return (tuple(range(len(candidates))),)
+    return (
+        tuple(weights.index(width) for width, _ in pairs),
+        tuple(len(weights) + activations.index(width) for _, width in pairs),
+    )
 
 
 class QuantNASSupernet(Supernet[Probabilities]):
@@ -41,11 +59,15 @@ class QuantNASSupernet(Supernet[Probabilities]):
             return mixed
 
         self.network = space.wiring.build(make)
-        self.alphas = nn.ParameterList(torch.zeros(len(space.choices[layer])) for layer in self.layers)
+        self._terms = [_terms(space.choices[layer]) for layer in self.layers]
+        self.alphas = nn.ParameterList(torch.zeros(1 + max(map(max, terms))) for terms in self._terms)
 
     def relaxed(self) -> Probabilities:
-        """Softmax of the alphas, [number of candidates] for each layer."""
-        return {layer: alpha.softmax(0) for layer, alpha in zip(self.layers, self.alphas, strict=True)}
+        """Softmax of the candidates' logits, [number of candidates] for each layer."""
+        found = {}
+        for layer, terms, alpha in zip(self.layers, self._terms, self.alphas, strict=True):
+            found[layer] = torch.stack([alpha[constant(term, alpha)] for term in terms]).sum(0).softmax(0)
+        return found
 
     def weights(self) -> Iterator[nn.Parameter]:
         return self.network.parameters()
