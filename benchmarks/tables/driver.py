@@ -49,6 +49,11 @@ def minutes(text: str) -> float:
     return value
 
 
+def benchmark(text: str) -> Path:
+    """One that figures are called after, wherever it is named from."""
+    return Path(text).resolve()
+
+
 def parsed(options: argparse.ArgumentParser) -> argparse.Namespace:
     """What was asked for."""
     asked = options.parse_args()
@@ -67,7 +72,7 @@ def main(table: Published, quick: Published | None = None) -> None:
     names = [row.name for row in table.rows()]
     options = parser()
     options.add_argument("--data", default="bundled", help="photographs to search and train on")
-    options.add_argument("--test", type=Path, action="append", default=[], help="benchmark to score on; repeat")
+    options.add_argument("--test", type=benchmark, action="append", default=[], help="benchmark to score on; repeat")
     options.add_argument("--rows", help=f"with commas, of {', '.join(names)}; all unless told")
     options.add_argument("--seeds", type=int, default=1, help="how many runs of each row")
     options.add_argument("--minutes", type=minutes, default=600, help="after which no more is run")

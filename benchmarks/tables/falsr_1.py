@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from drawing import Figures, draw
-from driver import parsed, parser
+from driver import benchmark, parsed, parser
 from rich.console import Console
 from rich.progress import track
 from running import answer, guarded
@@ -31,7 +31,7 @@ SSIMS = {"falsr-a": (0.9595, 0.9168), "falsr-b": (0.9585, 0.9143), "falsr-c": (0
 def main() -> None:
     options = parser()
     options.add_argument("--weights", type=Path, required=True, help="folder with FALSR-A.safetensors and so on")
-    options.add_argument("--test", type=Path, action="append", default=[], help="benchmark to score on; repeat")
+    options.add_argument("--test", type=benchmark, action="append", default=[], help="benchmark to score on; repeat")
     asked = parsed(options)
     if missing := [folder for folder in (asked.weights, *asked.test) if not folder.is_dir()]:
         options.error(f"there is no folder {missing[0]}")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,17 +20,7 @@ from hwnas.checkpoints import load_network
 from hwnas.cost_models import cost_model
 from hwnas.errors import HwnasError
 
-TABLES = Path(__file__).parents[1] / "benchmarks" / "tables"
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
-    """Imports a script of the folder."""
-    before = set(sys.modules)
-    monkeypatch.syspath_prepend(str(TABLES))
-    yield importlib.import_module
-    for name in [name for name in sys.modules.keys() - before if (TABLES / f"{name}.py").exists()]:
-        del sys.modules[name]
+from .conftest import TABLES
 
 
 @pytest.fixture
