@@ -13,13 +13,17 @@ if TYPE_CHECKING:
     from hwnas.run_directory import RunDirectory
 
 
-def open_run(out: Path | None, resume: bool, layers: Sequence[Mapping[str, Any]]) -> tuple[RunDirectory, RunConfig]:
+def open_run(
+    out: Path | None, resume: bool, layers: Sequence[Mapping[str, Any]], searched: bool = True
+) -> tuple[RunDirectory, RunConfig]:
     """The directory and the settings of a run.
 
     Args:
         out: its folder; None for one named after what is asked for.
         resume: go on with what is there.
         layers: what the user set; where the first, the preset, is empty, a new run starts from the default one.
+        searched: whether a new run is searched. One that is only trained needs no space, and what that was made of may
+            be gone.
 
     Raises:
         UsageError: if the folder is taken, or there is no run to resume, or its settings differ.
@@ -27,6 +31,7 @@ def open_run(out: Path | None, resume: bool, layers: Sequence[Mapping[str, Any]]
     from hwnas import pipeline
     from hwnas.cli.console import stderr
     from hwnas.config import load_config, make_config
+    from hwnas.devices.target import load_target
     from hwnas.run_directory import RunDirectory
 
     config, asking = new_config(layers), stderr.status("checking the budget, on the device if it is in time")
@@ -47,8 +52,11 @@ def open_run(out: Path | None, resume: bool, layers: Sequence[Mapping[str, Any]]
             with asking:
                 pipeline.reach_devices(saved)
         return run, saved
-    with asking:
-        pipeline.check(config)
+    if searched:
+        with asking:
+            pipeline.check(config)
+    else:
+        load_target(config.target)
     run = RunDirectory.create(out)
     config.save(run.config)
     return run, config

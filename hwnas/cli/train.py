@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hwnas.cli import options
 from hwnas.cli.settings import Layers, takes_settings, training_settings
+
+if TYPE_CHECKING:
+    from hwnas.architecture import Architecture
 
 
 @takes_settings(training_settings)
@@ -54,6 +57,7 @@ def train(
     if Path(network).is_dir() and (out is None or out == Path(network)):
         directory = RunDirectory(Path(network))
         architecture = find_architecture(network)
+        _require_quantisers(architecture, layers)
         saved = load_config(directory.config)
         settings = make_config([saved.model_dump(mode="json"), *layers])
         if bits is not None or (settings != saved and directory.train_state.exists()):
@@ -68,8 +72,10 @@ def train(
         else:
             asked = merge({}, *layers[1:]).get("space", {})
             architecture = find_architecture(network, asked.get("scale"), bits, asked.get("bicubic"))
+        _require_quantisers(architecture, layers)
         made_for = {"space": {"scale": architecture.scale}}
-        directory, settings = open_run(out or Path("runs") / architecture.name, resume, (*layers, made_for))
+        place = out or Path("runs") / architecture.name
+        directory, settings = open_run(place, resume, (*layers, made_for), searched=False)
         if not directory.architecture.exists():
             architecture.save(directory.architecture)
         elif (there := find_architecture(str(directory.path))).fingerprint != architecture.fingerprint:
@@ -90,3 +96,19 @@ def train(
     typer.echo(
         f"{directory.weights}: validation {psnr:.2f} dB, bicubic {bicubic:.2f} dB\nnext: hwnas export {directory.path}"
     )
+
+
+def _require_quantisers(architecture: Architecture, layers: Layers) -> None:
+    """What is said of quantisers for this training, not in a file or preset, is for a network that has them.
+
+    Raises:
+        UsageError: if it has none.
+    """
+    from hwnas.config import merge
+    from hwnas.errors import UsageError
+
+    said = merge({}, *layers[2:]).get("train", {})
+    if said.get("activations") is not None and not architecture.is_quantised:
+        raise UsageError(
+            f"--activations is for quantised networks, and {architecture.name} is a float one; give a width by --bits"
+        )

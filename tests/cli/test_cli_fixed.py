@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -66,6 +67,27 @@ def test_a_search_of_bits_goes_on_from_anywhere(
     monkeypatch.chdir(tmp_path)
     again = hwnas("search", "--out", "out", "--resume", "--json")
     assert again.code == 0 and again.json["costs"] == whole.json["costs"]
+
+
+def test_candidates_are_trained_where_what_was_searched_is_gone(
+    hwnas: Hwnas, short: Sequence[str], float_run: Path, tmp_path: Path
+) -> None:
+    source, out = tmp_path / "source", tmp_path / "out"
+    shutil.copytree(float_run, source)
+    found = hwnas("search", "--fixed", source, "--bits", "4,8", *short, "--out", out)
+    assert found.code == 0, found.err
+    shutil.rmtree(source)
+    trained = hwnas("train", out, "--candidate", "0")
+    assert trained.code == 0, trained.err
+
+
+@pytest.mark.parametrize("said", [("--activations", "hwgq"), ("--set", "train.activations=hwgq")])
+def test_quantisers_of_a_float_network_are_refused(
+    hwnas: Hwnas, tiny_training: Sequence[str], out: Path, said: Sequence[str]
+) -> None:
+    refused = hwnas("train", "espcn", "--scale", "2", *said, *tiny_training, "--out", out)
+    assert "espcn is a float one; give a width by --bits" in refused.error(USAGE) and not out.exists()
+    assert hwnas("train", "espcn", "--scale", "2", "--bits", "8", *said, *tiny_training, "--out", out).code == 0
 
 
 def test_a_network_of_the_users_is_as_it_is(hwnas: Hwnas, short: Sequence[str], float_run: Path, out: Path) -> None:
