@@ -27,7 +27,7 @@ def fits(architecture: Architecture) -> bool:
 
 def rows() -> list[Row]:
     search = ("search", "--bits", "4,8", "--bicubic", "--budget", BUDGET)
-    return [Row("ours", {"network": "ours"}, (search, ("train", RUN))), *hand_made.rows(fits)]
+    return [Row("ours", {"network": "ours (quantnas)"}, (search, ("train", RUN))), *hand_made.rows(fits)]
 
 
 if __name__ == "__main__":

@@ -61,7 +61,10 @@ class Within:
         size = format_size(self.size)
         table = ("table", "build", *SPACE, *self.building, "--input-size", size)
         search = ("search", *SPACE, "--budget", f"{self.milliseconds:g}ms@{size}")
-        return [Row("ours", {"network": "ours"}, (table, search, ("train", RUN))), *hand_made.rows(self.fits, VECTOR)]
+        return [
+            Row("ours", {"network": "ours (trilevel-b)"}, (table, search, ("train", RUN))),
+            *hand_made.rows(self.fits, VECTOR),
+        ]
 
     def fits(self, architecture: Architecture) -> bool:
         # A hundred inferences of what is about to fit, and few of what is far too wide.
