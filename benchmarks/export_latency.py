@@ -27,7 +27,6 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.architecture import Architecture
-from hwnas.cli.resolve import resolve_architecture
 from hwnas.cost_models import cost_model
 from hwnas.data.bundled import bundled_images
 from hwnas.data.degradation import downscale
@@ -40,6 +39,7 @@ from hwnas.operators import OperatorSpec
 from hwnas.operators.edge import Edge
 from hwnas.operators.layers import FloatLayers
 from hwnas.quantization.brevitas_layers import build_quantised, calibrate
+from hwnas.spaces.lookup import find_architecture
 
 SIZE = (180, 320)
 CPU = PROFILES["onnxruntime-cpu"]
@@ -173,7 +173,7 @@ def main() -> None:
     for bits in (8, 4):
         measure(reference(bits), arguments.rounds)
     for name in arguments.networks:
-        found = resolve_architecture(name)
+        found = find_architecture(name)
         measure(found if found.is_quantised else found.with_bits(8), arguments.rounds)
 
 

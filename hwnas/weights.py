@@ -42,7 +42,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise UsageError(f"there is no file {path}; check the path")
     try:
         if path.suffix not in (".pth", ".pt"):
-            return load_file(path)
+            return _unwrapped(load_file(path))
         data = torch.load(path, map_location="cpu", weights_only=True)
     # Each layer of torch's reader has exceptions of its own for files that are damaged.
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, *_DAMAGED) as error:
@@ -55,8 +55,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         data = next((data[name] for name in _WRAPPERS if isinstance(data.get(name), Mapping)), data)
     if not isinstance(data, Mapping) or not all(isinstance(t, Tensor) and not t.is_sparse for t in data.values()):
         raise HwnasError(f"{path} holds something else than tensors by name; get the weights alone")
-    # What several GPUs have trained has this before all names.
-    return {str(name).removeprefix("module."): tensor for name, tensor in data.items()}
+    return _unwrapped(data)
+
+
+def _unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What several GPUs have trained has ``module.`` before all names."""
+    return {str(name).removeprefix("module."): tensor for name, tensor in tensors.items()}
 
 
 def load_weights(architecture: Architecture, path: Path) -> nn.Module:

@@ -24,7 +24,7 @@ from running import answer, guarded
 from writing import ROOT, into_results, markdown, read_json, write_csv
 
 from hwnas.errors import HwnasError
-from hwnas.files import write_text
+from hwnas.files import require_writable, write_text
 from hwnas.run_directory import RunDirectory
 
 
@@ -62,6 +62,17 @@ def parsed(options: argparse.ArgumentParser) -> argparse.Namespace:
     return asked
 
 
+def output_folder(asked: argparse.Namespace, name: str) -> Path:
+    """Where a table is kept; found out now whether it can be, before what is in it takes long.
+
+    Raises:
+        HwnasError: if it cannot.
+    """
+    folder: Path = asked.out / (name + "-quick" * asked.quick)
+    require_writable(folder / "table.csv")
+    return folder
+
+
 def main(table: Published, quick: Published | None = None) -> None:
     """The command of a script.
 
@@ -85,14 +96,23 @@ def main(table: Published, quick: Published | None = None) -> None:
         options.error(f"there is no row {unknown[0]}; there are {', '.join(names)}")
     if asked.seeds < 1:
         options.error("--seeds is 1 at least")
-    if missing := [test for test in asked.test if not test.is_dir()]:
-        options.error(f"there is no folder {missing[0]}")
+    require_benchmarks(options, asked.test)
     guarded(lambda: _make_table(made, rows, wanted, asked))
+
+
+def require_benchmarks(options: argparse.ArgumentParser, tests: Sequence[Path]) -> None:
+    """End with an error if one is not there, or two would have one column."""
+    if missing := [test for test in tests if not test.is_dir()]:
+        options.error(f"there is no folder {missing[0]}")
+    if len({test.name for test in tests}) < len(set(tests)):
+        options.error("two benchmarks have the same name; columns are called after the last part of their paths")
+    if not tests:
+        print("nothing is scored; name benchmarks by --test")
 
 
 def _make_table(table: Published, rows: Sequence[Row], wanted: Sequence[str], asked: argparse.Namespace) -> None:
     end = time.monotonic() + 60 * asked.minutes
-    folder = asked.out / (table.name + "-quick" * asked.quick)
+    folder = output_folder(asked, table.name)
     size = QUICK if asked.quick else table.size
     _require_same(folder, table, asked.data, size)
     failed = 0
@@ -135,8 +155,6 @@ def _write(
     size: Size,
     asked: argparse.Namespace,
 ) -> None:
-    if not asked.test:
-        print("nothing is scored; name benchmarks by --test")
     cells = cells_of_rows(folder, found)
     write_csv(folder / "table.csv", lines_of_runs(folder, found))
     series: dict[str, list[list[Figures]]] = {}
@@ -162,19 +180,20 @@ def _require_same(folder: Path, table: Published, data: str, size: Size) -> None
     now: dict[str, Any] = {"title": table.title, "data": source, "search": list(size.search), "train": list(size.train)}
     if table.rates:
         now["rates"] = list(table.rates)
-    if any(folder.glob("*/*/config.yaml")) and read_json(path) != now:
+    if path.exists() and any(folder.glob("*/*/config.yaml")) and read_json(path) != now:
         raise HwnasError(f"{folder} holds rows of other photographs or settings, see {path}; give another --out")
     write_text(path, json.dumps(now, indent=1))
 
 
 def _score(place: Path, tests: Sequence[Path]) -> None:
-    """Score a run on the benchmarks that it lacks."""
+    """Score a run on the benchmarks that it lacks, or has from other folders."""
     kept = read_json(place / "row.json")
-    figures = kept["figures"]
+    figures, scored_on = kept["figures"], kept.setdefault("scored on", {})
     for test in tests:
-        if kept["run"] is not None and f"{test.name} dB" not in figures:
+        if kept["run"] is not None and (f"{test.name} dB" not in figures or scored_on.get(test.name) != str(test)):
             scored = answer("evaluate", place / kept["run"], "--data", test)
             figures[f"{test.name} dB"], figures[f"{test.name} bicubic"] = scored["psnr"], scored["bicubic_psnr"]
+            scored_on[test.name] = str(test)
             write_text(place / "row.json", json.dumps(kept, indent=1))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from drawing import Figures, draw
-from driver import benchmark, parsed, parser
+from driver import benchmark, output_folder, parsed, parser, require_benchmarks
 from rich.console import Console
 from rich.progress import track
 from running import answer, guarded
@@ -33,16 +33,17 @@ def main() -> None:
     options.add_argument("--weights", type=Path, required=True, help="folder with FALSR-A.safetensors and so on")
     options.add_argument("--test", type=benchmark, action="append", default=[], help="benchmark to score on; repeat")
     asked = parsed(options)
-    if missing := [folder for folder in (asked.weights, *asked.test) if not folder.is_dir()]:
-        options.error(f"there is no folder {missing[0]}")
+    if not asked.weights.is_dir():
+        options.error(f"there is no folder {asked.weights}")
+    require_benchmarks(options, asked.test)
     guarded(lambda: make_table(asked))
 
 
 def make_table(asked: argparse.Namespace) -> None:
     # With --quick the smallest alone.
     names = ["falsr-b"] if asked.quick else list(PUBLISHED)
+    out = output_folder(asked, "falsr-1")
     found = {name: measured(name, asked) for name in track(names, "networks", console=Console(stderr=True))}
-    out = asked.out / ("falsr-1" + "-quick" * asked.quick)
     lines: list[dict[str, Any]] = []
     for name, figures in found.items():
         published = PUBLISHED[name] | dict(zip(("Set5 SSIM", "Set14 SSIM"), SSIMS[name], strict=True))

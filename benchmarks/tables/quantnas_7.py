@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 sys.path.append(str(Path(__file__).parents[1]))
 
 import torch
-from driver import parsed, parser
+from driver import output_folder, parsed, parser
 from rich.console import Console
 from rich.progress import track
 from running import guarded
@@ -68,6 +68,7 @@ def main() -> None:
 
 def make_table(asked: argparse.Namespace) -> None:
     rounds, batch = (3, 1) if asked.quick else (asked.rounds, asked.batch)
+    out = output_folder(asked, "quantnas-7")
     torch.set_num_threads(2)
     torch.manual_seed(0)
     lr, hr = crops(batch, "channels last")
@@ -85,7 +86,6 @@ def make_table(asked: argparse.Namespace) -> None:
         n = len(bits)
         shown = [f"{medians[n, v]:.2f} ({medians[n, v] / medians[n, 'shared']:.2f})" for v in VARIANTS]
         cells.append([", ".join(map(str, bits)), *shown])
-    out = asked.out / ("quantnas-7" + "-quick" * asked.quick)
     runs = [(bits, variant, taken) for bits in WIDTHS for variant in VARIANTS for taken in seconds[len(bits), variant]]
     write_csv(out / "table.csv", [{"widths": len(b), "variant": v, "seconds": taken} for b, v, taken in runs])
     draw(out / "table.png", seconds)

@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from driver import minutes, parsed, parser
+from driver import minutes, output_folder, parsed, parser
 from published import QUICK
 from running import guarded, run_until
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -49,7 +49,7 @@ def main() -> None:
 
 def make_table(asked: argparse.Namespace) -> None:
     end = time.monotonic() + 60 * asked.minutes
-    out = asked.out / ("quantnas-time" + "-quick" * asked.quick)
+    out = output_folder(asked, "quantnas-time")
     run = out / "run"
     sizes = [part for setting in (*QUICK.search, *QUICK.train) for part in ("--set", setting)] if asked.quick else PAPER
     search = ["search", "--data", asked.data, "--budget", BUDGET, *sizes, "--out", str(run)]

@@ -52,7 +52,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise HwnasError(f"{path} cannot be read; remove the folder that it is in, or give another --out") from error
+        raise HwnasError(f"{path} cannot be read; remove it, and the same command makes it again") from error
 
 
 def mean_and_spread(values: Sequence[float]) -> str:

@@ -85,6 +85,10 @@ def require_within_reach(
         if limit < reach.minimum:
             # Rounded up, so that the number shown is a budget that can be met.
             least = budget.format(reach.minimum, ROUND_CEILING)
+            if reach.minimum == reach.maximum:
+                raise UsageError(
+                    f"no architecture of space {space.name} meets {budget}: all have {least}; raise the budget"
+                )
             raise UsageError(
                 f"no architecture of space {space.name} meets {budget}: "
                 f"its {'predicted ' * (prediction is not None)}minimum is {least}{reach.beyond(budget)}; "

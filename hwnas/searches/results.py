@@ -88,12 +88,18 @@ def read_front(run: RunDirectory) -> list[dict[str, str]]:
     """The rows of the front as they stand in its file.
 
     Raises:
-        HwnasError: if it is missing.
+        HwnasError: if it is missing or damaged.
     """
     try:
         with run.front.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-    except OSError as error:
-        raise HwnasError(
-            f"cannot read {run.front}: {error.strerror}; restore it, or delete {run.architecture} to derive both again"
-        ) from error
+            rows = list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise HwnasError(f"cannot read {run.front}: {why}; {_restore(run)}") from error
+    if not any(row.get("chosen") == "1" for row in rows):
+        raise HwnasError(f"{run.front} has no chosen point; {_restore(run)}")
+    return rows
+
+
+def _restore(run: RunDirectory) -> str:
+    return f"restore it, or delete {run.architecture} to derive both again"

@@ -102,7 +102,7 @@ def test_programs_are_told_of_each_run_in_all_digits(
 def test_a_damaged_row_is_named(kept: tuple[ModuleType, Any], tmp_path: Path) -> None:
     cells, row = kept
     (tmp_path / "one-1" / "row.json").write_text('{"figures": {"GM')
-    with pytest.raises(HwnasError, match=r"one-1/row\.json cannot be read; remove the folder"):
+    with pytest.raises(HwnasError, match=r"one-1/row\.json cannot be read; remove it, and the same command"):
         cells.kept_rows(tmp_path, row)
 
 
@@ -311,3 +311,29 @@ def test_the_rate_that_is_best_by_held_out_photographs_is_that_of_later_runs(tmp
     with (folder / "table.csv").open(newline="") as file:
         rates = {line["seed"]: float(line["learning rate"]) for line in csv.DictReader(file)}
     assert rates == {"0": float(best), "1": float(best)}
+
+
+def scripts() -> list[Path]:
+    return [path for path in sorted(TABLES.parent.rglob("*.py")) if "__main__" in path.read_text(encoding="utf-8")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", scripts(), ids=lambda path: path.stem)
+def test_every_script_tells_what_it_does(path: Path) -> None:
+    done = subprocess.run([sys.executable, path, "--help"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout.startswith(f"usage: {path.name}"), done.stderr
+
+
+def test_benchmarks_of_one_name_are_refused(
+    script: Callable[[str], ModuleType],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    places = [tmp_path / name / "HR" for name in ("Set5", "Set14")]
+    for place in places:
+        place.mkdir(parents=True)
+    monkeypatch.setattr(sys, "argv", ["quantnas_2", *(f"--test={place}" for place in places), "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        script("driver").main(script("published").Published("two", "Two", script("quantnas_2").rows))
+    assert ended.value.code == 2 and "two benchmarks have the same name" in capsys.readouterr().err
