@@ -85,7 +85,9 @@ def load_weights(architecture: Architecture, path: Path) -> nn.Module:
     for ours, own in network.state_dict().items():
         plain = _NESTING.sub("", ours)
         published = architecture.wiring.published_names(plain)
-        theirs = next((name for name in (ours, plain, plain.removeprefix("1."), *published) if name in there), None)
+        unwrapped = ours.removeprefix("network.")
+        names = (ours, unwrapped, plain, plain.removeprefix("1."), *published)
+        theirs = next((name for name in names if name in there), None)
         if theirs is None:
             lacks, has = " or ".join(dict.fromkeys(published or (plain,))), ", ".join(list(there)[:_FEW])
             raise HwnasError(f"{other}: it has no tensor {lacks}, its first are {has or 'none'}; {name_it}")

@@ -14,9 +14,12 @@ from __future__ import annotations
 from driver import main
 from published import RUN, Published, Row
 
+SLOWER = ("--set", "train.learning_rate=0.0005")
+"""SRResNet dies at the 0.002 of the preset tiny: held-out PSNR stands still from the first epoch on."""
+
 
 def _uniform(network: str, bits: int, method: str, gbitops: float, psnr: float) -> Row:
-    options = ("--activations", "hwgq") if method == "HWGQ" else ()
+    options = (*("--activations", "hwgq") * (method == "HWGQ"), *SLOWER * (network == "srresnet"))
     return Row(
         f"{network}-{method.lower()}-{bits}",
         {"network": network, "method": f"{method}, {bits} bits"},
@@ -39,7 +42,7 @@ def _searched(cells: int, gbitops: float, psnr: float) -> Row:
 
 def rows() -> list[Row]:
     mixed = ("search", "--fixed", "srresnet", "--separate", "--bits", "4,8", "--bicubic", "--quantization", "shared")
-    penalty = ("--penalty", "1e-3", "--set", "search.entropy=0")
+    mixed += ("--penalty", "1e-3", "--set", "search.entropy=0", "--set", "search.learning_rate=0.0005", *SLOWER)
     return [
         _uniform("espcn", 8, "LSQ", 2.3, 27.26),
         _uniform("espcn", 8, "HWGQ", 2.3, 27.00),
@@ -50,7 +53,7 @@ def rows() -> list[Row]:
         Row(
             "srresnet-edmips",
             {"network": "srresnet", "method": "EdMIPS, 4 and 8 bits"},
-            ((*mixed, *penalty), ("train", RUN)),
+            (mixed, ("train", RUN)),
             {"GBitOps": 19.4, "Set14 dB": 27.919},
         ),
     ]
@@ -58,5 +61,5 @@ def rows() -> list[Row]:
 
 if __name__ == "__main__":
     title = "QuantNAS, table 1: uniform quantisation, EdMIPS and our search"
-    note = "The entropy term weighs 0.002 in ours, and 1e-4 in the paper; EdMIPS has none."
+    note = "The entropy term weighs 0.002 in ours, and 1e-4 in the paper; EdMIPS has none. SRResNet is searched and trained at a rate of 0.0005."
     main(Published("quantnas-1", title, rows, note=note))

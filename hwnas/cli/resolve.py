@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hwnas.errors import UsageError
 
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
 
     from hwnas.cli.settings import Layers
     from hwnas.evaluation import Upscaler
+    from hwnas.run_directory import RunDirectory
     from hwnas.sizes import Size
 
 
@@ -36,7 +36,6 @@ def candidate_of(run: str, point: int, bits: int | None, out: Path | None, layer
     Raises:
         UsageError: if there is no such point.
     """
-    from hwnas.config import merge, read_settings
     from hwnas.run_directory import RunDirectory
     from hwnas.searches.results import read_front
 
@@ -51,14 +50,15 @@ def candidate_of(run: str, point: int, bits: int | None, out: Path | None, layer
     # The folder that one is in has no name by itself.
     path = directory.path if directory.path.name else directory.path.resolve()
     name = "-".join([path.name, f"{point:02d}", *([f"{bits}bit"] if bits else [])])
+    return str(directory.front_architecture(point)), out or path.with_name(name), over_run(directory, layers)
+
+
+def over_run(run: RunDirectory, layers: Layers) -> Layers:
+    """The settings of a run, beneath those of the user for a training; a preset says nothing but of that."""
+    from hwnas.config import merge, read_settings
+
     preset, *rest = layers
-    settings = (merge(read_settings(directory.config), _for_training(preset)), *rest)
-    return str(directory.front_architecture(point)), out or path.with_name(name), settings
-
-
-def _for_training(preset: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a preset says of the training alone: the rest is of the run."""
-    return {key: value for key, value in preset.items() if key == "train"}
+    return merge(read_settings(run.config), {key: preset[key] for key in ("train",) if key in preset}), *rest
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,9 @@ def new_config(layers: Sequence[Mapping[str, Any]]) -> RunConfig:
 
 def _default_out(config: RunConfig) -> Path:
     """``runs/quantnas-cpu-5GBitOps``: what was asked for, so that asking the same again finds it."""
-    return Path("runs") / "-".join([config.algorithm, config.target, *config.budgets]).replace("@", "_")
+    # A network whose widths are searched is named by a path, of which the last part tells most.
+    what = config.algorithm if config.space.fixed is None else f"{Path(config.space.fixed).stem}-bits"
+    return Path("runs") / "-".join([what, config.target, *config.budgets]).replace("@", "_")
 
 
 def _difference(saved: RunConfig, wanted: RunConfig) -> str:

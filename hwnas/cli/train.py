@@ -29,8 +29,8 @@ def train(
 ) -> None:
     """Train from scratch, quantisation-aware where the architecture has bits.
 
-    A run is trained in its own folder and with its own settings; anything else in a new one. A candidate is trained
-    with the settings of its run, in a folder beside it.
+    A run is trained with its own settings, in its own folder unless --out names another; anything else in a new one. A
+    candidate is trained with the settings of its run, in a folder beside it.
 
     Examples:
 
@@ -44,7 +44,7 @@ def train(
     """
     from hwnas import pipeline
     from hwnas.cli.console import progress
-    from hwnas.cli.resolve import candidate_of
+    from hwnas.cli.resolve import candidate_of, over_run
     from hwnas.cli.runs import new_config, open_run
     from hwnas.config import load_config, make_config, merge
     from hwnas.errors import UsageError
@@ -59,13 +59,17 @@ def train(
         architecture = find_architecture(network)
         _require_quantisers(architecture, layers)
         saved = load_config(directory.config)
-        settings = make_config([saved.model_dump(mode="json"), *layers])
-        if bits is not None or (settings != saved and directory.train_state.exists()):
-            raise UsageError(f"{network} has settings of its own; train {directory.architecture} with another --out")
+        settings = make_config(over_run(directory, layers))
+        # What is not of the training says how it was searched.
+        searched_otherwise = settings.model_copy(update={"train": saved.train}) != saved
+        if bits is not None or searched_otherwise or (settings != saved and directory.train_state.exists()):
+            raise UsageError(f"{network} has settings of its own; train it with another --out")
         if directory.weights.exists() and not resume:
             raise UsageError(f"{network} is trained already, or in part; go on with --resume, or give another --out")
         settings.save(directory.config)
     else:
+        if Path(network).is_dir() and RunDirectory(Path(network)).exists:
+            layers = over_run(RunDirectory(Path(network)), layers)
         if is_published(network):
             space = new_config(layers).space
             architecture = find_architecture(network, space.scale, bits, space.bicubic)

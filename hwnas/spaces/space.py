@@ -217,6 +217,8 @@ class SpaceOptions(BaseModel):
                 raise UsageError("--separate is of a network whose widths are searched; name it by --fixed")
             if "fixed" in taken:
                 raise UsageError(f"--fixed searches widths alone: its operators stay, with no {others[0]} to set")
+            if "fixed" in others:
+                raise UsageError("space.fixed is of the space of that name; name the network by --fixed")
             # Presets set what the algorithm's own spaces have.
             raise UsageError(
                 f"space {space} has no {others[0]} to set; leave it out, or name the space's algorithm by --algorithm"

@@ -81,6 +81,22 @@ def test_candidates_are_trained_where_what_was_searched_is_gone(
     assert trained.code == 0, trained.err
 
 
+def test_a_run_is_trained_elsewhere_with_its_own_settings(
+    hwnas: Hwnas, short: Sequence[str], photographs: Path, float_run: Path, tmp_path: Path
+) -> None:
+    out, other = tmp_path / "out", tmp_path / "other"
+    weights = ("--weights", float_run)
+    assert hwnas("search", "--fixed", float_run, *weights, "--bits", "4,8", *short, "--out", out).code == 0
+    before = (out / "config.yaml").read_text()
+    for option in (("--data", "bundled"), ("--seed", "3"), ("--bits", "8")):
+        assert "train it with another --out" in hwnas("train", out, *option).error(USAGE)
+    trained = hwnas("train", out, "--preset", "tiny", "--set", "train.epochs=1", "--out", other)
+    assert trained.code == 0, trained.err
+    assert (out / "config.yaml").read_text() == before
+    config = (other / "config.yaml").read_text()
+    assert f"data: {photographs}" in config and f"weights: {float_run / 'weights.safetensors'}" in config
+
+
 @pytest.mark.parametrize("said", [("--activations", "hwgq"), ("--set", "train.activations=hwgq")])
 def test_quantisers_of_a_float_network_are_refused(
     hwnas: Hwnas, tiny_training: Sequence[str], out: Path, said: Sequence[str]
@@ -109,6 +125,7 @@ def test_a_network_of_the_users_is_as_it_is(hwnas: Hwnas, short: Sequence[str], 
         (["--weights", "missing.safetensors"], "--weights are of a network; name it by --fixed"),
         (["--fixed", "espcn", "--weights", "missing.safetensors"], "there is no file"),
         (["--fixed", "espcn", "--budget", "1KBitOps"], "raise the budget, or use narrower bits"),
+        (["--fixed", "espcn", "--budget", "1KParams"], "all have 37.21 kParams; raise the budget"),
         (["--fixed", "espcn", "--algorithm", "falsr"], "leave --algorithm out"),
         (["--fixed", "espcn", "--algorithm", "trilevel"], "leave --algorithm out"),
         (["--set", "train.compile=true"], "train.compile is for networks in float"),

@@ -314,7 +314,8 @@ def test_the_rate_that_is_best_by_held_out_photographs_is_that_of_later_runs(tmp
 
 
 def scripts() -> list[Path]:
-    return [path for path in sorted(TABLES.parent.rglob("*.py")) if "__main__" in path.read_text(encoding="utf-8")]
+    main = 'if __name__ == "__main__"'
+    return [path for path in sorted(TABLES.parent.rglob("*.py")) if main in path.read_text(encoding="utf-8")]
 
 
 @pytest.mark.slow
