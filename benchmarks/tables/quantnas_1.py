@@ -61,5 +61,8 @@ def rows() -> list[Row]:
 
 if __name__ == "__main__":
     title = "QuantNAS, table 1: uniform quantisation, EdMIPS and our search"
-    note = "The entropy term weighs 0.002 in ours, and 1e-4 in the paper; EdMIPS has none. SRResNet is searched and trained at a rate of 0.0005."
+    note = (
+        "The entropy term weighs 0.002 in ours, and 1e-4 in the paper; EdMIPS has none. SRResNet is searched and "
+        "trained at a rate of 0.0005."
+    )
     main(Published("quantnas-1", title, rows, note=note))

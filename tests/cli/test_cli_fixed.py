@@ -106,6 +106,21 @@ def test_quantisers_of_a_float_network_are_refused(
     assert hwnas("train", "espcn", "--scale", "2", "--bits", "8", *said, *tiny_training, "--out", out).code == 0
 
 
+def test_searches_of_different_networks_have_folders_of_their_own(
+    hwnas: Hwnas, short: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("espcn", "ecbsr"):
+        assert hwnas("search", "--fixed", name, "--scale", "2", "--budget", "1GBitOps", *short).code == 0
+    assert {path.name for path in Path("runs").iterdir()} == {f"{n}-bits-cpu-1GBitOps" for n in ("espcn", "ecbsr")}
+    front = Path("runs/espcn-bits-cpu-1GBitOps/front.csv")
+    lines = front.read_text().splitlines(keepends=True)
+    for damaged in ("", lines[0], lines[0] + "0,12"):
+        front.write_text(damaged)
+        for command in (("search", "--out", front.parent, "--resume"), ("train", front.parent, "--candidate", "0")):
+            assert "restore it, or delete runs/espcn-bits-cpu-1GBitOps/architecture.json" in hwnas(*command).error(1)
+
+
 def test_a_network_of_the_users_is_as_it_is(hwnas: Hwnas, short: Sequence[str], float_run: Path, out: Path) -> None:
     asked = ("search", "--fixed", float_run, "--budget", "0.5GBitOps", *short, "--out", out)
     assert "adds the bicubic enlargement is part of it" in hwnas(*asked, "--no-bicubic").error(USAGE)
@@ -120,6 +135,7 @@ def test_a_network_of_the_users_is_as_it_is(hwnas: Hwnas, short: Sequence[str], 
         (["--fixed", "missing.json"], "there is no file missing.json"),
         (["--fixed", "espcn", "--space", "quantnas"], "give one of them"),
         (["--space", "fixed"], "name it by --fixed"),
+        (["--set", "space.fixed=espcn"], "name the network by --fixed"),
         (["--fixed", "espcn", "--cells", "3"], "its operators stay, with no cells to set"),
         (["--separate"], "name it by --fixed"),
         (["--weights", "missing.safetensors"], "--weights are of a network; name it by --fixed"),
