@@ -58,7 +58,7 @@ def over_run(run: RunDirectory, layers: Layers) -> Layers:
     from hwnas.config import merge, read_settings
 
     preset, *rest = layers
-    return merge(read_settings(run.config), {key: preset[key] for key in ("train",) if key in preset}), *rest
+    return merge(read_settings(run.config), {"train": preset.get("train", {})}), *rest
 
 
 @dataclass(frozen=True)

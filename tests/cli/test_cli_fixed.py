@@ -106,6 +106,16 @@ def test_quantisers_of_a_float_network_are_refused(
     assert hwnas("train", "espcn", "--scale", "2", "--bits", "8", *said, *tiny_training, "--out", out).code == 0
 
 
+def test_compiling_is_for_networks_in_float_whatever_the_space_is(
+    hwnas: Hwnas, tiny_training: Sequence[str], out: Path
+) -> None:
+    compiled = (*tiny_training, "--set", "train.compile=true", "--out", out)
+    refused = hwnas("train", "espcn", "--scale", "2", "--bits", "8", *compiled)
+    assert "train.compile is for networks in float, which this is not" in refused.error(USAGE)
+    answer = hwnas("train", "espcn", "--scale", "2", *compiled)
+    assert "train.compile is for networks in float" not in answer.err
+
+
 def test_searches_of_different_networks_have_folders_of_their_own(
     hwnas: Hwnas, short: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
